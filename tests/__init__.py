@@ -1,0 +1,1 @@
+"""Tests of the whole project: test_<module>.py, and what they share."""

@@ -1,0 +1,94 @@
+"""What every test may use: the `needs` marker and running sidecars."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from tests.running import ROOT, RunningSidecar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_not_run = pytest.StashKey[list[str]]()
+
+
+def _present(tool: str) -> bool:
+    return (ROOT / tool).exists() if "/" in tool else shutil.which(tool) is not None
+
+
+@pytest.hookimpl(trylast=True)  # after -k and -m: only what would have run is reported
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Takes out the tests whose tool is missing (`@pytest.mark.needs("go")`: executables on PATH, or paths)."""
+    lines = config.stash.setdefault(_not_run, [])
+    without: list[pytest.Item] = []
+    for item in items:
+        tools = [tool for mark in item.iter_markers("needs") for tool in mark.args if not _present(tool)]
+        if tools:
+            without.append(item)
+            lines.append(f"NOT RUN: {item.nodeid} needs {', '.join(sorted(set(tools)))}")
+    if without:
+        items[:] = [item for item in items if item not in without]
+        config.hook.pytest_deselected(items=without)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails the run for a missing tool where all of them must be there: in continuous integration (CI=true)."""
+    if os.environ.get("CI") == "true" and session.config.stash.get(_not_run, []):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Names each test that was not run, and the tool that it needs."""
+    lines = config.stash.get(_not_run, None) or []
+    for line in sorted(lines):
+        terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(scope="session")
+def sidecar() -> Iterator[RunningSidecar]:
+    """One sidecar on the embedded defaults, shared by all tests that change nothing another one relies on."""
+    with RunningSidecar() as running:
+        yield running
+
+
+class StartSidecar(Protocol):
+    """Starts a sidecar of the test's own; see RunningSidecar for the arguments."""
+
+    def __call__(
+        self, config: str | None = None, env: Mapping[str, str | None] | None = None, *, wait: bool = True
+    ) -> RunningSidecar:
+        """With `wait` it is ready on return."""
+
+
+@pytest.fixture
+def start_sidecar() -> Iterator[StartSidecar]:
+    """Sidecars of the test's own, to configure, kill and start again; those still running at the end must exit with 0."""
+    started: list[RunningSidecar] = []
+
+    def start(
+        config: str | None = None, env: Mapping[str, str | None] | None = None, *, wait: bool = True
+    ) -> RunningSidecar:
+        running = RunningSidecar(config, env)
+        started.append(running)
+        running.start()
+        if wait:
+            running.wait_until_ready()
+        return running
+
+    yield start
+    problems = []
+    for running in started:
+        try:
+            running.stop()
+        except AssertionError as problem:
+            problems.append(str(problem))
+        finally:
+            running.kill()
+            running.remove()
+    if problems:
+        pytest.fail("\n".join(problems))
