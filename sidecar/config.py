@@ -1,0 +1,663 @@
+"""The configuration: one frozen tree, read from one TOML file and a few variables, every problem reported at once.
+
+The file is the first of `--config`, TOKENSIDECAR_CONFIG and /etc/tokensidecar/config.toml; without any, the embedded default holds. An
+unknown key is an error, and so is a key of a feature that this version lacks: nothing is ignored. Secrets are never in the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sidecar import directories
+from sidecar.fields import Choice, Duration, Field, Flag, JsonSchema, Location, Section, Text, Texts, Whole, spell
+from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
+
+SYSTEM_FILE = Path("/etc/tokensidecar/config.toml")
+SOCKET_PATH_MAX = 107  # bytes: sun_path less its NUL
+KEYS_AT_ONCE = 100
+PUBLISH_AHEAD = 1800  # seconds, of profiles whose JWKS others cache
+LOG_LEVELS = ("debug", "info", "warning", "error")
+REGISTERED_CLAIMS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "cnf", "sid"})
+HTTP_OFF = "off"
+_MORE_FILE_BYTES_THAN_ANYONE_NEEDS = 1 << 20
+
+_NAME = Text("a name of a-z, 0-9, _ and -, at most 64 characters", "[a-z0-9][a-z0-9_-]{0,63}")
+_LINE = Text("text of 1 to 255 characters without control characters", r"[^\x00-\x1f\x7f]{1,255}")
+_CLAIM = Text(
+    "the name of a claim that is not a registered one",
+    rf"(?!(?:{'|'.join(sorted(REGISTERED_CLAIMS))})$)[^\x00-\x1f\x7f]{{1,128}}",
+)
+_ADDRESS = Text(
+    'an address: "unix:/absolute/path" or "127.0.0.1:8790"',
+    r"unix:/[^\x00-\x1f\x7f]+|[0-9.]+:[0-9]{1,5}|localhost:[0-9]{1,5}|\[[0-9a-fA-F:.]+\]:[0-9]{1,5}",
+)
+_PATH = r"/[^\x00-\x1f\x7f]+"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens. `caller` is the name that whoever calls through it has; `mode` and `group` are a socket file's."""
+
+    kind: Literal["unix", "tcp"]
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    caller: str = ""
+    mode: int = 0o660
+    group: str | None = None
+
+    def __str__(self) -> str:
+        """A gRPC target."""
+        if self.kind == "unix":
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def local(self) -> bool:
+        """Whether only this machine (in a pod: this pod) can reach it."""
+        return self.kind == "unix" or ipaddress.ip_address(self.host).is_loopback
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """The three planes, each a server of its own."""
+
+    app: tuple[Address, ...]
+    admin: tuple[Address, ...]
+    http: Address | None
+    allow_http_beyond_loopback: bool = False
+    allow_plaintext_tcp: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Where rings are kept and what seals them. `refresh_interval` is in seconds."""
+
+    store: str
+    kek: str
+    single_pod: bool = False
+    refresh_interval: int = 5
+
+    @property
+    def store_path(self) -> Path:
+        """The database file."""
+        return Path(self.store.removeprefix("sqlite:"))
+
+    @property
+    def kek_path(self) -> Path:
+        """The file of the key-encryption key."""
+        return Path(self.kek.removeprefix("file:"))
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Where decisions are put on record, and whether an answer may go out without its record."""
+
+    sink: str = "stdout"
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that a server is built from. `source` None: no file; `notes` are what serve says at its start, a sentence each."""
+
+    source: str | None
+    listen: Listen
+    profiles: Mapping[str, Profile]
+    keys: Keys
+    audit: Audit
+    log_level: str
+    runtime_dir: Path
+    state_dir: Path
+    notes: tuple[str, ...] = ()
+
+
+class ConfigError(Exception):
+    """The configuration is no good. `problems`: (key as in the file, or the variable; a sentence), all that were found."""
+
+    def __init__(self, source: str, problems: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{key}: {problem}" for key, problem in problems))
+        self.source = source
+        self.problems = problems
+
+
+LISTEN = Section(
+    {
+        "app": Field(
+            Texts(_ADDRESS),
+            "Where services call: issue and validate.",
+            '["unix:<runtime>/app/app.sock", "127.0.0.1:8790"]',
+        ),
+        "admin": Field(
+            Texts(_ADDRESS),
+            "Where operators call: rotate, keys. Empty: nowhere.",
+            '["unix:<runtime>/admin/admin.sock"]; without a file also "127.0.0.1:8791"',
+        ),
+        "http": Field(
+            Text(
+                f'a TCP address such as "127.0.0.1:8792", or "{HTTP_OFF}"',
+                rf"{HTTP_OFF}|(?!unix:)(?:{_ADDRESS.pattern})",
+            ),
+            f'/livez, /readyz, /metrics, /.well-known/jwks.json. "{HTTP_OFF}": nowhere.',
+            '"127.0.0.1:8792"',
+        ),
+        "allow_http_beyond_loopback": Field(Flag(), "Others on the network can read metrics and readiness.", "false"),
+        "allow_plaintext_tcp": Field(
+            Flag(),
+            "The app plane may listen beyond loopback: tokens and claims cross the network readable, and callers are not told apart.",
+            "false",
+        ),
+    },
+    later={
+        "tls": "mutual TLS",
+        "mtls": "mutual TLS",
+        "envoy": "ext_authz",
+        "forward_auth": "forward auth",
+        "workers": "more than one worker",
+    },
+)
+ADDRESS = Section(
+    {
+        "address": Field(_ADDRESS, "The address that a string would give.", required=True),
+        "mode": Field(Whole(0, 0o777, shown=lambda n: f"0o{n:03o}"), "Mode of the socket file.", "0o660"),
+        "group": Field(
+            Text("the name or number of a group", "[a-z_][a-z0-9_-]{0,31}|[0-9]{1,10}"), "Group of the socket file."
+        ),
+        "caller": Field(
+            Text('a caller\'s name such as "unix:web"', "(?:unix|tcp):[A-Za-z0-9._-]{1,64}"),
+            "Name of whoever calls through it.",
+            "unix:<file name without .sock>, tcp:app, tcp:admin",
+        ),
+    }
+)
+PROFILE = Section(
+    {
+        "issuer": Field(
+            _LINE, "`iss` of its tokens; with a colon it must be a URI (RFC 7519, section 4.1.1).", required=True
+        ),
+        "audiences": Field(Texts(_LINE, least=1), "The audiences that its tokens may have.", required=True),
+        "format": Field(
+            Choice(("nested", "encrypted"), later=("signed", "phantom")),
+            "nested: signed, then encrypted. encrypted: symmetric and not signed; whoever can validate can also issue.",
+            '"nested"',
+        ),
+        "sign": Field(
+            Choice(("ES256",), later=("ES384", "ES512", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256")),
+            "JWS algorithm of the inner layer; not for format encrypted.",
+            '"ES256"',
+        ),
+        "encrypt": Field(
+            Choice(
+                ("A256KW",),
+                later=(
+                    "A128KW",
+                    "A192KW",
+                    "A128GCMKW",
+                    "A256GCMKW",
+                    "dir",
+                    "ECDH-ES",
+                    "ECDH-ES+A256KW",
+                    "RSA-OAEP-256",
+                ),
+            ),
+            "JWE key management.",
+            '"A256KW"',
+        ),
+        "content": Field(
+            Choice(("A256GCM",), later=("A128GCM", "A192GCM", "A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512")),
+            "JWE content encryption.",
+            '"A256GCM"',
+        ),
+        "typ": Field(
+            Text('a media type such as "at+jwt"', r"[a-z0-9.-]{1,58}\+jwt"),
+            "`typ` of the innermost layer (RFC 8725, section 3.11).",
+            '"at+jwt"',
+        ),
+        "ttl": Field(Duration(1, 30 * 86400), "Lifetime of a token whose request names none.", '"5m"'),
+        "max_ttl": Field(Duration(1, 30 * 86400), "The longest lifetime that a request may name.", '"1h"'),
+        "leeway": Field(Duration(0, 30), "By how much clocks may differ when times in a token are checked.", '"5s"'),
+        "max_token_bytes": Field(Whole(512, 16384), "The largest token that is issued.", "4096"),
+        "max_staleness": Field(
+            Duration(1, 86400),
+            "As keys.max_staleness, for this profile; at most that and at least keys.propagation.",
+            "keys.max_staleness",
+        ),
+        "published": Field(
+            Flag(),
+            f"Its public keys are in /.well-known/jwks.json; a successor is prepared {spell(PUBLISH_AHEAD)} ahead.",
+            "false",
+        ),
+    },
+    later={
+        "refresh": "refresh tokens",
+        "one_time": "one-time tokens",
+        "imported": "imported keys",
+        "import": "imported keys",
+        "revocation": "revocation of tokens",
+        "confirmation": "tokens bound to a key",
+    },
+)
+CLAIMS = Section(
+    {
+        "allow": Field(Texts(_CLAIM), "Names that further claims may have.", "any"),
+        "require": Field(Texts(_CLAIM), "Names that further claims must have."),
+    }
+)
+KEYS = Section(
+    {
+        "store": Field(
+            Location({"sqlite": _PATH}, '"sqlite:/absolute/path"', later=("file", "postgresql", "kubernetes")),
+            "Where rings are kept.",
+            '"sqlite:<state>/state.db"',
+        ),
+        "kek": Field(
+            Location({"file": _PATH}, '"file:/absolute/path"', later=("awskms", "pkcs11", "vault")),
+            "The key-encryption key, which seals rings.",
+            '"file:<state>/kek"',
+        ),
+        "role": Field(Choice(("both",), later=("issuer", "validator")), "What this sidecar does.", '"both"'),
+        "single_pod": Field(
+            Flag(), "Inside a Kubernetes pod: it is meant that no other pod can validate this one's tokens.", "false"
+        ),
+        "rotate_every": Field(Duration(3, 365 * 86400), "Age at which a key gets a successor.", '"24h"'),
+        "propagation": Field(Duration(1, 3600), "How long before its activation a key is prepared.", '"30s"'),
+        "max_staleness": Field(
+            Duration(1, 86400), "How long a sidecar may answer on what it last saw in the store.", '"15m"'
+        ),
+        "max_skew": Field(Duration(1, 30), "A clock further from the store's than this makes a sidecar stale.", '"5s"'),
+        "refresh_interval": Field(Duration(1, 3600), "How often a sidecar looks for a new revision.", '"5s"'),
+    }
+)
+AUDIT = Section(
+    {
+        "sink": Field(Choice(("stdout",), later=("file",)), "Where decisions are put on record.", '"stdout"'),
+        "required": Field(Flag(), "No record, no answer: AUDIT_UNAVAILABLE.", "false"),
+    }
+)
+LOG = Section({"level": Field(Choice(LOG_LEVELS), "The least severe log line that is written.", '"info"')})
+TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG}
+TABLES_LATER = {
+    "policy": "policies per caller",
+    "refresh": "refresh tokens",
+    "envoy": "ext_authz",
+    "tls": "mutual TLS",
+    "revocation": "revocation of tokens",
+}
+SECTIONS: dict[str, Section] = {
+    "listen": LISTEN,
+    "listen.app[], listen.admin[]": ADDRESS,
+    "profiles.NAME": PROFILE,
+    "profiles.NAME.claims": CLAIMS,
+    "keys": KEYS,
+    "audit": AUDIT,
+    "log": LOG,
+}
+"""Every section, by the name that the reference table gives it."""
+VARIABLES = {
+    "TOKENSIDECAR_CONFIG": "the file, unless --config names one",
+    "TOKENSIDECAR_LISTEN_APP": "listen.app, separated by commas",
+    "TOKENSIDECAR_LISTEN_ADMIN": "listen.admin, separated by commas",
+    "TOKENSIDECAR_LISTEN_HTTP": "listen.http",
+    "TOKENSIDECAR_LOG_LEVEL": "log.level",
+    "TOKENSIDECAR_KEK": "keys.kek",
+    "TOKENSIDECAR_RUNTIME_DIR": "the directory of sockets (<runtime>)",
+    "TOKENSIDECAR_STATE_DIR": "the directory of database and key-encryption key (<state>)",
+}
+"""The variables that the server reads, and what each sets."""
+
+
+def load(path: str | None, env: Mapping[str, str]) -> Config:
+    """The effective configuration.
+
+    Args:
+        path: what `--config` named; None: not given.
+        env: the environment.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    source = path or env.get("TOKENSIDECAR_CONFIG") or (str(SYSTEM_FILE) if SYSTEM_FILE.exists() else None)
+    return _Reader(env).config(source, {} if source is None else _parsed(source))
+
+
+def _parsed(source: str) -> dict[str, Any]:
+    try:
+        data = Path(source).read_bytes()
+        if len(data) > _MORE_FILE_BYTES_THAN_ANYONE_NEEDS:
+            raise ConfigError(source, [(source, "is larger than 1 MiB")])
+        return tomllib.loads(data.decode())
+    except OSError as error:
+        raise ConfigError(source, [(source, f"cannot be read: {error.strerror}")]) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(source, [(source, f"is not UTF-8 at byte {error.start}")]) from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(source, [(source, f"is not TOML: {error}")]) from error
+
+
+class _Reader:
+    """One reading of one file; gathers problems and notes."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._problems: list[tuple[str, str]] = []
+        self._notes: list[str] = []
+
+    def config(self, source: str | None, tree: dict[str, Any]) -> Config:
+        runtime_dir, state_dir = directories.runtime(self._env), directories.state(self._env)
+        for key, directory in (("TOKENSIDECAR_RUNTIME_DIR", runtime_dir), ("TOKENSIDECAR_STATE_DIR", state_dir)):
+            if not directory.is_absolute():
+                self._problem(key, "must be an absolute path")
+        if source is None:
+            self._notes.append("no config file: the embedded defaults are in force")
+        self._names("", tree, (*TABLES, "profiles"), TABLES_LATER)
+        tables = {name: self._table(name, tree.get(name, {}), section) for name, section in TABLES.items()}
+        listen = self._listen(tables["listen"], runtime_dir, embedded=source is None)
+        keys = self._keys(tables["keys"], state_dir)
+        profiles = self._profiles(tree.get("profiles", {}), tables["keys"])
+        level = self._from_env("TOKENSIDECAR_LOG_LEVEL", Choice(LOG_LEVELS), tables["log"].get("level", "info"))
+        self._notes.append("no policy: every caller of the app plane may issue and validate, under every profile")
+        if self._problems:
+            raise ConfigError(source or "the environment", self._problems)
+        return Config(
+            source=source,
+            listen=listen,
+            profiles=profiles,
+            keys=keys,
+            audit=Audit(**tables["audit"]),
+            log_level=level,
+            runtime_dir=runtime_dir,
+            state_dir=state_dir,
+            notes=tuple(self._notes),
+        )
+
+    def _problem(self, key: str, sentence: str) -> None:
+        if (key, sentence) not in self._problems:
+            self._problems.append((key, sentence))
+
+    def _names(self, at: str, found: Mapping[str, object], known: Iterable[str], later: Mapping[str, str]) -> None:
+        for name in found:
+            if name in known:
+                continue
+            key = f"{at}.{name}" if at else name
+            if name in later:
+                self._problem(key, f"{later[name]}: not in this version")
+                continue
+            near = difflib.get_close_matches(name, list(known), n=1)
+            self._problem(key, f"unknown key{f'; did you mean {near[0]}?' if near else ''}")
+
+    def _table(self, at: str, found: object, section: Section, *, further: tuple[str, ...] = ()) -> dict[str, Any]:
+        """The values that the table gives, read; what cannot be read is a problem and left out. `further`: keys read elsewhere."""
+        if not isinstance(found, dict):
+            self._problem(at, "must be a table")
+            return {}
+        self._names(at, found, (*section.fields, *further), section.later)
+        values = {}
+        for name, each in section.fields.items():
+            if name not in found:
+                if each.required:
+                    self._problem(f"{at}.{name}", f"is required: {each.purpose}")
+                continue
+            if section is LISTEN and name in ("app", "admin"):
+                values[name] = found[name]  # a string or a table each: read by _addresses
+                continue
+            try:
+                values[name] = each.kind.read(found[name])
+            except ValueError as error:
+                self._problem(f"{at}.{name}", str(error))
+        return values
+
+    def _from_env(self, variable: str, kind: Any, otherwise: Any) -> Any:
+        given = self._env.get(variable)
+        if not given:
+            return otherwise
+        try:
+            return kind.read(given)
+        except ValueError as error:
+            self._problem(variable, str(error))
+            return otherwise
+
+    # -- listen
+
+    def _listen(self, found: dict[str, Any], runtime_dir: Path, *, embedded: bool) -> Listen:
+        default_app = [f"unix:{runtime_dir}/app/app.sock", "127.0.0.1:8790"]
+        default_admin = [f"unix:{runtime_dir}/admin/admin.sock", *(["127.0.0.1:8791"] if embedded else [])]
+        app = self._addresses("app", *self._given("app", found, default_app))
+        admin = self._addresses("admin", *self._given("admin", found, default_admin))
+        http_key = "TOKENSIDECAR_LISTEN_HTTP" if self._env.get("TOKENSIDECAR_LISTEN_HTTP") else "listen.http"
+        http_text = self._from_env(http_key, LISTEN.fields["http"].kind, found.get("http", "127.0.0.1:8792"))
+        http = None if http_text == HTTP_OFF else self._address(http_key, http_text, "http")
+        listen = Listen(
+            app, admin, http, found.get("allow_http_beyond_loopback", False), found.get("allow_plaintext_tcp", False)
+        )
+        if not app and not self._problems:
+            self._problem("listen.app", "must name at least one address")
+        self._check_reach(listen, http_key)
+        self._check_different(listen)
+        return listen
+
+    def _given(self, plane: str, found: dict[str, Any], default: list[str]) -> tuple[str, object]:
+        variable = f"TOKENSIDECAR_LISTEN_{plane.upper()}"
+        if given := self._env.get(variable):
+            return variable, [part.strip() for part in given.split(",") if part.strip()]
+        return f"listen.{plane}", found.get(plane, default)
+
+    def _addresses(self, plane: str, key: str, found: object) -> tuple[Address, ...]:
+        if not isinstance(found, list):
+            self._problem(key, f"must be a list of addresses: {_ADDRESS.meaning}")
+            return ()
+        read = (self._address(f"{key}[{i}]", each, plane) for i, each in enumerate(found))
+        return tuple(address for address in read if address is not None)
+
+    def _address(self, key: str, found: object, plane: str) -> Address | None:
+        before = len(self._problems)
+        values = self._table(key, {"address": found} if isinstance(found, str) else found, ADDRESS)
+        if len(self._problems) > before:
+            if isinstance(found, str):
+                self._problems[before:] = [(key, sentence) for _, sentence in self._problems[before:]]
+            return None
+        text = values["address"]
+        if text.startswith("unix:"):
+            path = text.removeprefix("unix:")
+            if len(path.encode()) > SOCKET_PATH_MAX:
+                self._problem(
+                    key, f"the path of a socket has at most {SOCKET_PATH_MAX} bytes, this one {len(path.encode())}"
+                )
+                return None
+            address = Address("unix", path=path, caller=f"unix:{Path(path).name.removesuffix('.sock')}")
+        else:
+            host, _, port = text.rpartition(":")
+            host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+            try:
+                ipaddress.ip_address(host)
+                if not 1 <= int(port) <= 65535:
+                    raise ValueError("the port must be from 1 to 65535")
+            except ValueError as error:
+                self._problem(key, str(error))
+                return None
+            if "mode" in values or "group" in values:
+                self._problem(key, "mode and group are a socket's; this address is TCP")
+            address = Address("tcp", host=host, port=int(port), caller=f"tcp:{plane}")
+        caller = values.get("caller", address.caller)
+        if not caller.startswith(f"{address.kind}:"):
+            self._problem(key, f"the caller's name must begin with {address.kind}:")
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", caller.partition(":")[2]):
+            self._problem(
+                key,
+                "the caller's name, after unix:, must be of A-Z a-z 0-9 . _ - ; name the socket so, or give it a caller",
+            )
+        address = replace(address, caller=caller, mode=values.get("mode", 0o660), group=values.get("group"))
+        if address.kind == "unix" and address.mode & 0o007:
+            self._notes.append(
+                f"{key}: mode {address.mode:04o} lets every user who can enter the directory of {address.path} call it"
+            )
+        return address
+
+    def _check_reach(self, listen: Listen, http_key: str) -> None:
+        for address in listen.app:
+            if not address.local and not listen.allow_plaintext_tcp:
+                self._problem(
+                    "listen.app",
+                    f"{address} is beyond loopback: tokens would cross the network readable; listen.allow_plaintext_tcp = true accepts that",
+                )
+            elif not address.local:
+                self._notes.append(
+                    f"the app plane listens beyond loopback on {address}, in plaintext: who can reach it can issue tokens"
+                )
+        for address in listen.admin:
+            if not address.local:
+                self._problem(
+                    "listen.admin",
+                    f"{address} is beyond loopback, where the admin plane needs mutual TLS: not in this version",
+                )
+            elif address.kind == "tcp":
+                self._notes.append(
+                    f"the admin plane listens on TCP {address}: every process on this machine (in a pod: every container) can rotate keys"
+                )
+        if listen.http and not listen.http.local and not listen.allow_http_beyond_loopback:
+            self._problem(
+                http_key,
+                f"{listen.http} is beyond loopback: others could read metrics and readiness; listen.allow_http_beyond_loopback = true accepts that",
+            )
+
+    def _check_different(self, listen: Listen) -> None:
+        taken: dict[str, str] = {}
+        named: dict[str, str] = {}
+        planes = (("app", listen.app), ("admin", listen.admin), ("http", (listen.http,) if listen.http else ()))
+        for plane, addresses in planes:
+            for address in addresses:
+                if str(address) in taken:
+                    self._problem(f"listen.{plane}", f"{address} is taken by listen.{taken[str(address)]} already")
+                taken[str(address)] = plane
+                if address.kind == "unix" and named.setdefault(address.caller, address.path) != address.path:
+                    self._problem(
+                        f"listen.{plane}",
+                        f"{address.path} and {named[address.caller]} both name their caller {address.caller}; give one a caller of its own",
+                    )
+
+    # -- keys
+
+    def _keys(self, found: dict[str, Any], state_dir: Path) -> Keys:
+        store = found.get("store", f"sqlite:{state_dir}/state.db")
+        kek = self._from_env("TOKENSIDECAR_KEK", KEYS.fields["kek"].kind, found.get("kek", f"file:{state_dir}/kek"))
+        keys = Keys(store, kek, found.get("single_pod", False), found.get("refresh_interval", 5))
+        if self._env.get("KUBERNETES_SERVICE_HOST") and not keys.single_pod:
+            self._notes.append(
+                "inside a cluster with a store of its own: no other pod can validate this one's tokens; keys.single_pod = true says that this is meant"
+            )
+        propagation = found.get("propagation", DEFAULT.propagation)
+        if keys.refresh_interval >= propagation:
+            self._problem(
+                "keys.refresh_interval",
+                f"must be less than keys.propagation ({spell(propagation)}): a key would be active before it is seen",
+            )
+        if found.get("max_staleness", DEFAULT.max_staleness) < propagation:
+            self._problem("keys.max_staleness", f"must be at least keys.propagation ({spell(propagation)})")
+        return keys
+
+    # -- profiles
+
+    def _profiles(self, found: object, keys: dict[str, Any]) -> dict[str, Profile]:
+        timing: dict[str, Any] = {
+            name: keys[name] for name in ("rotate_every", "propagation", "max_staleness", "max_skew") if name in keys
+        }
+        if not isinstance(found, dict):
+            self._problem("profiles", "must be a table of profiles: [profiles.default]")
+            return {}
+        if not found:
+            self._notes.append(
+                f"no profile is configured: {DEFAULT.name!r} is in force, with issuer {DEFAULT.issuer} and any audience that a caller names"
+            )
+            profile = replace(DEFAULT, **timing)
+            self._check_timing("keys", profile)
+            return {profile.name: profile}
+        profiles = {}
+        for name, table in found.items():
+            key = f"profiles.{name}"
+            try:
+                _NAME.read(name)
+            except ValueError as error:
+                self._problem(key, f"the name of a profile {error}")
+                continue
+            profiles[name] = self._profile(name, key, table, timing)
+        return profiles
+
+    def _profile(self, name: str, key: str, table: object, timing: dict[str, Any]) -> Profile:
+        values = self._table(key, table, PROFILE, further=("claims",))
+        claims = self._table(f"{key}.claims", table.get("claims", {}) if isinstance(table, dict) else {}, CLAIMS)
+        allow, require = claims.get("allow"), frozenset(claims.get("require", ()))
+        if allow is not None and (extra := sorted(require - set(allow))):
+            self._problem(f"{key}.claims.require", f"names {extra[0]!r}, which claims.allow does not")
+        if ":" in values.get("issuer", "") and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:\S+$", values["issuer"]):
+            self._problem(f"{key}.issuer", "has a colon and is not a URI (RFC 7519, section 4.1.1)")
+        if values.get("format") == "encrypted":
+            for unused in ("sign", "published"):
+                if values.get(unused):
+                    self._problem(f"{key}.{unused}", "is not for format encrypted, which has symmetric keys alone")
+            self._notes.append(
+                f"{key}: format encrypted is symmetric and not signed: whoever holds the keys to validate can also issue"
+            )
+            values["sign"] = ""
+        values["format"] = Format(values.get("format", "nested"))
+        values["claims"] = ClaimRules(allow=None if allow is None else frozenset(allow), require=require)
+        profile = Profile(
+            **{"name": name, "issuer": "", "audiences": (), **timing, **values}
+        )  # the whole is refused if these lack
+        self._check_timing(key, profile, ceiling=timing.get("max_staleness", DEFAULT.max_staleness))
+        return profile
+
+    def _check_timing(self, key: str, profile: Profile, *, ceiling: int | None = None) -> None:
+        if profile.ttl > profile.max_ttl:
+            self._problem(f"{key}.ttl", f"must be at most max_ttl ({spell(profile.max_ttl)})")
+        if ceiling is not None and profile.max_staleness > ceiling:
+            self._problem(f"{key}.max_staleness", f"must be at most keys.max_staleness ({spell(ceiling)})")
+        if profile.max_staleness < profile.propagation:
+            self._problem(f"{key}.max_staleness", f"must be at least keys.propagation ({spell(profile.propagation)})")
+        ahead = (
+            max(profile.propagation, PUBLISH_AHEAD) if profile.published else profile.propagation
+        ) + 2 * profile.max_skew
+        if profile.rotate_every < ahead:
+            self._problem(
+                "keys.rotate_every", f"must be at least {spell(ahead)}: {key} has its keys prepared that long ahead"
+            )
+        tail = profile.max_staleness + profile.max_ttl + profile.leeway + 2 * profile.max_skew
+        if tail // profile.rotate_every >= KEYS_AT_ONCE:
+            least = spell(-(-tail // KEYS_AT_ONCE))
+            self._problem(
+                "keys.rotate_every",
+                f"must be at least {least}: a retired key of {key} is kept for {spell(tail)}, and a ring holds {KEYS_AT_ONCE} of a use",
+            )
+
+
+def json_schema() -> JsonSchema:
+    """JSON Schema (draft 2020-12) of the file. What needs more than one key to judge is left to `load`."""
+    address: JsonSchema = {"anyOf": [_ADDRESS.schema(), ADDRESS.schema()]}
+    listen, profile = LISTEN.schema(), PROFILE.schema()
+    for plane in ("app", "admin"):
+        _properties(listen)[plane] |= {"items": address}
+    _properties(profile)["claims"] = CLAIMS.schema()
+    profiles = {
+        "type": "object",
+        "propertyNames": {"pattern": f"^(?:{_NAME.pattern})$"},
+        "additionalProperties": profile,
+    }
+    tables = {name: section.schema() for name, section in TABLES.items()} | {"listen": listen, "profiles": profiles}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Token Sidecar configuration",
+        "type": "object",
+        "properties": tables,
+        "additionalProperties": False,
+    }
+
+
+def _properties(schema: JsonSchema) -> dict[str, JsonSchema]:
+    properties = schema["properties"]
+    assert isinstance(properties, dict)
+    return properties
