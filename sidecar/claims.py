@@ -1,0 +1,343 @@
+"""Claims of an access token (RFC 7519, RFC 9068): their strict form, one check for issuing and validating, and how they are built.
+
+Rules:
+ 1. The payload is a JSON object in strict UTF-8, without byte order mark, duplicate names or lone surrogates; `MAX_DEPTH`, `MAX_MEMBERS`.
+ 2. Integers within [-2^63, 2^64) are kept exact; other numbers are finite doubles of at most 32 characters.
+ 3. `iss sub aud exp iat jti` are required. Times are integers, 0 <= t < 2^53. Text is neither empty nor longer than 255 characters, and
+    has no control characters. `aud` is text or a list of 1 to 16 texts, `scope` is words with single spaces between (RFC 6749 section 3.3).
+ 4. `iss` is the profile's; `iat < exp`, and `exp - iat` is at most the key's `max_ttl`.
+ 5. Leeway is explicit: `iat` and `nbf` may lie that far in the future, `exp` that far in the past.
+ 6. The bytes that were signed are the claims; nothing is serialised again.
+ 7. Issuing ends in the same `parse` as validating begins with: what would be refused later is refused now.
+
+All times are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NoReturn, cast
+
+from sidecar.errors import (
+    EarlyTokenError,
+    ExpiredTokenError,
+    InvalidRequestError,
+    InvalidTokenError,
+    MismatchedAudienceError,
+    MissingScopeError,
+    UnprovenPossessionError,
+    Violation,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from sidecar.keyring import Settings
+    from sidecar.profile import Profile
+
+MAX_DEPTH = 8
+"""Objects and lists within each other, the claims themselves included."""
+MAX_MEMBERS = 512
+"""Members of all objects and items of all lists together."""
+MAX_TEXT = 255
+MAX_AUDIENCES = 16
+
+RESERVED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "cnf", "sid"})
+"""Names that no further claim may have: the sidecar sets them, or will."""
+
+RULES: Mapping[str, str] = MappingProxyType(
+    {
+        "claims.json": "the claims are not a JSON object in UTF-8",
+        "claims.duplicate": "a name occurs twice in one object",
+        "claims.number": "a number is not finite, too long, or an integer outside of 64 bits",
+        "claims.surrogate": "a text has half of a surrogate pair, which is not a character",
+        "claims.depth": f"objects and lists lie more than {MAX_DEPTH} deep in each other",
+        "claims.members": f"there are more than {MAX_MEMBERS} members and items",
+        "claims.iss": "iss is missing, empty, too long or not text",
+        "claims.sub": "sub is missing, empty, too long or not text",
+        "claims.jti": "jti is missing, empty, too long or not text",
+        "claims.client_id": "client_id is empty, too long or not text",
+        "claims.aud": f"aud is missing, or not a text or a list of 1 to {MAX_AUDIENCES} texts",
+        "claims.scope": "scope is not words with single spaces between them",
+        "claims.exp": "exp is missing, or not an integer from 0 to below 2^53",
+        "claims.iat": "iat is missing, or not an integer from 0 to below 2^53",
+        "claims.nbf": "nbf is not an integer from 0 to below 2^53",
+        "claims.cnf": "cnf is not an object",
+        "claims.issuer": "iss is not the issuer of the profile",
+        "claims.lifetime": "exp is not after iat, or later than the profile's longest lifetime allows",
+    }
+)
+"""What each stage means, in words for the owner of the token and for a refused request."""
+
+_DIGITS = 20  # of -2^63 and of 2^64 - 1
+_NUMBER = 32
+_TIME_END = 2**53
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+").fullmatch  # one scope-token, RFC 6749 section 3.3
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """Claims in good form. `payload` is the very text that was, or will be, signed; `values` is all of it, parsed.
+
+    `client_id` is empty and `scopes` is () where absent; `bound` says that there is a `cnf` (RFC 7800).
+    """
+
+    payload: bytes
+    issuer: str
+    subject: str
+    audiences: tuple[str, ...]
+    client_id: str
+    scopes: tuple[str, ...]
+    token_id: str
+    issue_time: int
+    expire_time: int
+    not_before: int | None
+    bound: bool
+    values: Mapping[str, object]
+
+
+def parse(payload: bytes) -> Claims:
+    """The claims in these bytes, by rules 1 to 3; `InvalidTokenError` names the first that they break, and nothing else comes out."""
+    values = _object(payload)
+    audience = values.get("aud")
+    audiences = (audience,) if type(audience) is str else audience
+    if type(audiences) not in (list, tuple) or not 1 <= len(cast("list[object]", audiences)) <= MAX_AUDIENCES:
+        raise InvalidTokenError("claims.aud")
+    for name in cast("list[object]", audiences):
+        if not _is_text(name):
+            raise InvalidTokenError("claims.aud")
+    if "cnf" in values and type(values["cnf"]) is not dict:
+        raise InvalidTokenError("claims.cnf")
+    return Claims(
+        payload=payload,
+        issuer=_text(values, "iss"),
+        subject=_text(values, "sub"),
+        audiences=tuple(cast("list[str]", audiences)),
+        client_id=_text(values, "client_id") if "client_id" in values else "",
+        scopes=_scopes(values["scope"]) if "scope" in values else (),
+        token_id=_text(values, "jti"),
+        issue_time=_time(values, "iat"),
+        expire_time=_time(values, "exp"),
+        not_before=_time(values, "nbf") if "nbf" in values else None,
+        bound="cnf" in values,
+        values=values,
+    )
+
+
+def check(
+    claims: Claims,
+    *,
+    issuer: str,
+    settings: Settings,
+    audiences: Collection[str],
+    required_scopes: Collection[str],
+    now: float,
+) -> None:
+    """Whether these claims, from a genuine token, are good now and here (rules 4 and 5). The first error in the contract's order is raised.
+
+    `settings` are those of the key; `audiences` are the names of whoever asks, one of which must be in the token.
+    """
+    if claims.issuer != issuer:
+        raise InvalidTokenError("claims.issuer")
+    if not 0 < claims.expire_time - claims.issue_time <= settings.max_ttl:
+        raise InvalidTokenError("claims.lifetime")
+    latest = now + settings.leeway
+    if claims.issue_time > latest or (claims.not_before is not None and claims.not_before > latest):
+        raise EarlyTokenError
+    if now - settings.leeway >= claims.expire_time:
+        raise ExpiredTokenError
+    if not any(name in audiences for name in claims.audiences):
+        raise MismatchedAudienceError
+    if claims.bound:
+        raise UnprovenPossessionError
+    if not all(scope in claims.scopes for scope in required_scopes):
+        raise MissingScopeError
+
+
+def build(
+    *,
+    profile: Profile,
+    settings: Settings,
+    subject: str,
+    audiences: Sequence[str],
+    ttl: int | None,
+    client_id: str,
+    scopes: Sequence[str],
+    further: bytes | None,
+    token_id: str,
+    now: float,
+) -> Claims:
+    """The claims of a new token, from `now` on for `ttl` whole seconds (None: the profile's).
+
+    `further` is the text of a JSON object; its members are carried over byte for byte. `InvalidRequestError` has one violation for each
+    field of IssueRequest that is no good, all at once.
+    """
+    lifetime = min(profile.ttl, settings.max_ttl) if ttl is None else ttl
+    issued = math.floor(now)
+    violations = [
+        Violation(field, problem)
+        for field, problem in (
+            ("subject", "" if _is_text(subject) else _TEXT_PROBLEM),
+            ("audiences", _audiences_problem(audiences, profile)),
+            ("ttl", "" if 1 <= lifetime <= settings.max_ttl else f"must be from 1 to {settings.max_ttl} seconds"),
+            ("client_id", "" if not client_id or _is_text(client_id) else _TEXT_PROBLEM),
+            ("scopes", "" if all(map(_SCOPE, scopes)) else _SCOPE_PROBLEM),
+        )
+        if problem
+    ]
+    own: dict[str, object] = {"iss": profile.issuer, "sub": subject, "aud": list(audiences)}
+    if client_id:
+        own["client_id"] = client_id
+    if scopes:
+        own["scope"] = " ".join(scopes)
+    own |= {"jti": token_id, "iat": issued, "exp": issued + lifetime}
+
+    members, names = b"", frozenset[str]()
+    try:
+        if further is not None:
+            names = frozenset(_object(further))
+            members = further.strip(b" \t\r\n")[1:-1].strip(b" \t\r\n")
+        problem = _further_problem(names, profile, own)
+    except InvalidTokenError as refused:
+        problem = RULES[refused.stage]
+    if problem:
+        violations.append(Violation("claims_json", problem))
+    if violations:
+        raise InvalidRequestError(*violations)
+
+    payload = json.dumps(own, separators=(",", ":"), ensure_ascii=False).encode()
+    if members:
+        payload = payload[:-1] + b"," + members + b"}"
+    try:
+        return parse(payload)
+    except InvalidTokenError as refused:  # within bounds alone, too much together
+        raise InvalidRequestError(Violation("claims_json", RULES[refused.stage])) from None
+
+
+_TEXT_PROBLEM = f"must be text of 1 to {MAX_TEXT} characters, without control characters"
+_SCOPE_PROBLEM = "each must be one word of printable ASCII, without quotes and backslashes"
+
+
+def _audiences_problem(audiences: Sequence[str], profile: Profile) -> str:
+    if not 1 <= len(audiences) <= MAX_AUDIENCES:
+        return f"name 1 to {MAX_AUDIENCES}: the services that the token is for"
+    if not all(map(_is_text, audiences)):
+        return f"each {_TEXT_PROBLEM}"
+    if profile.audiences and not set(audiences) <= set(profile.audiences):
+        return f"profile {profile.name!r} allows {', '.join(profile.audiences)} only"
+    return ""
+
+
+def _further_problem(names: frozenset[str], profile: Profile, own: Mapping[str, object]) -> str:
+    # Without regard to case: some JSON readers (Go's) take EXP for exp, and whoever fills in further claims must not choose it.
+    if taken := sorted(name for name in names if name.casefold() in RESERVED):
+        return f"{_quoted(taken)} cannot be set here"
+    if profile.claims.allow is not None and (others := sorted(names - profile.claims.allow)):
+        return f"profile {profile.name!r} does not allow {_quoted(others)}"
+    if lacking := sorted(profile.claims.require - names - own.keys()):
+        return f"profile {profile.name!r} requires {_quoted(lacking)}"
+    return ""
+
+
+def _quoted(names: list[str]) -> str:
+    """Names for a message: escaped, since a claim's name may hold anything, and not too many."""
+    return ", ".join(json.dumps(name[:64]) for name in names[:8])
+
+
+def _object(payload: bytes) -> dict[str, object]:
+    """Rules 1 and 2."""
+    try:
+        text = payload.decode("utf-8")
+        values = _decode(text)
+        if type(values) is not dict:
+            raise InvalidTokenError("claims.json")
+        if "\\u" in text:
+            json.dumps(values, ensure_ascii=False).encode()
+    except InvalidTokenError:
+        raise
+    except UnicodeEncodeError:
+        raise InvalidTokenError("claims.surrogate") from None
+    except RecursionError:
+        raise InvalidTokenError("claims.depth") from None
+    except ValueError:
+        raise InvalidTokenError("claims.json") from None
+    _measure(values)
+    return values
+
+
+def _measure(values: dict[str, object]) -> None:
+    """Depth and number of members, level by level: no recursion, however deep."""
+    level: list[dict[str, object] | list[object]] = [values]
+    members = 0
+    for _ in range(MAX_DEPTH):
+        below: list[dict[str, object] | list[object]] = []
+        for container in level:
+            members += len(container)
+            items = container.values() if type(container) is dict else container
+            below += [item for item in items if type(item) is dict or type(item) is list]
+        if members > MAX_MEMBERS:
+            raise InvalidTokenError("claims.members")
+        if not below:
+            return
+        level = below
+    raise InvalidTokenError("claims.depth")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    r"""An object without duplicate names. Escapes are resolved by now, so `"\u0065xp"` is `"exp"`."""
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        raise InvalidTokenError("claims.duplicate")
+    return result
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > _DIGITS or not -(2**63) <= (value := int(digits)) < 2**64:
+        raise InvalidTokenError("claims.number")
+    return value
+
+
+def _double(digits: str) -> float:
+    if len(digits) > _NUMBER or not math.isfinite(value := float(digits)):
+        raise InvalidTokenError("claims.number")
+    return value
+
+
+def _constant(_: str) -> NoReturn:
+    """NaN, Infinity and -Infinity, which Python would take and JSON does not have."""
+    raise InvalidTokenError("claims.number")
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_double, parse_constant=_constant
+).decode
+
+
+def _is_text(value: object) -> bool:
+    return type(value) is str and 0 < len(value) <= MAX_TEXT and not _CONTROL(value)
+
+
+def _text(values: Mapping[str, object], name: str) -> str:
+    value = values.get(name)
+    if not _is_text(value):
+        raise InvalidTokenError(f"claims.{name}")
+    return cast("str", value)
+
+
+def _time(values: Mapping[str, object], name: str) -> int:
+    value = values.get(name)
+    if type(value) is not int or not 0 <= value < _TIME_END:  # True is an int to isinstance
+        raise InvalidTokenError(f"claims.{name}")
+    return value
+
+
+def _scopes(value: object) -> tuple[str, ...]:
+    words = value.split(" ") if type(value) is str else [""]
+    if not all(map(_SCOPE, words)):
+        raise InvalidTokenError("claims.scope")
+    return tuple(words)

@@ -1,0 +1,52 @@
+"""JSON Web Signature, compact (RFC 7515). One key, the one algorithm of that key, exact lengths."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from jwcrypto.jws import JWS
+
+from sidecar.errors import InvalidTokenError
+from sidecar.jose.suites import SIGNATURES, encoded
+
+if TYPE_CHECKING:
+    from sidecar.gate import Gated
+    from sidecar.jose.keys import Material
+
+
+def sign(payload: bytes, key: Material, *, typ: str) -> str:
+    """A compact JWS over these bytes, with `alg`, `kid` and `typ` in its header.
+
+    `ValueError`: the key is not one that signs.
+    """
+    if key.algorithm not in SIGNATURES or not key.private:
+        raise ValueError(f"{key!r} does not sign")
+    token = JWS(payload)
+    token.allowed_algs = [key.algorithm]
+    header = json.dumps({"alg": key.algorithm, "kid": key.key_id, "typ": typ}, separators=(",", ":"))
+    token.add_signature(key.jwk, alg=key.algorithm, protected=header)
+    return str(token.serialize(compact=True))
+
+
+def verify(token: Gated, key: Material) -> bytes:
+    """The payload, once its signature by exactly this key is proven.
+
+    `InvalidTokenError`: the header names another key or algorithm, a length is not exact, or the signature is not of this key and text.
+    """
+    suite = SIGNATURES.get(key.algorithm)
+    if suite is None or len(token.segments) != 3 or token.alg != key.algorithm or token.kid != key.key_id:  # noqa: PLR2004 # a JWS
+        raise InvalidTokenError("jose.key")
+    if len(token.segments[2]) != encoded(suite.signature):
+        raise InvalidTokenError("jose.length")
+    try:
+        jws = JWS()
+        jws.allowed_algs = [key.algorithm]
+        jws.deserialize(token.text)
+        jws.verify(key.jwk, alg=key.algorithm)
+        payload = jws.payload
+    except Exception:  # noqa: BLE001 # whatever a library raises on a forged token, RecursionError and MemoryError included
+        raise InvalidTokenError("jose.signature") from None
+    if type(payload) is not bytes:
+        raise InvalidTokenError("jose.signature")
+    return payload
