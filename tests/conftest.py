@@ -67,7 +67,7 @@ class StartSidecar(Protocol):
 
 @pytest.fixture
 def start_sidecar() -> Iterator[StartSidecar]:
-    """Sidecars of the test's own, to configure, kill and start again; those still running at the end must exit with 0."""
+    """Sidecars of the test's own, to configure, kill and start again; what runs at the end must exit with 0."""
     started: list[RunningSidecar] = []
 
     def start(
