@@ -474,12 +474,8 @@ class _Reader:
         else:
             host, _, port = text.rpartition(":")
             host = "127.0.0.1" if host == "localhost" else host.strip("[]")
-            try:
-                ipaddress.ip_address(host)
-                if not 1 <= int(port) <= 65535:
-                    raise ValueError("the port must be from 1 to 65535")
-            except ValueError as error:
-                self._problem(key, str(error))
+            if problem := _tcp_problem(host, int(port)):
+                self._problem(key, problem)
                 return None
             if "mode" in values or "group" in values:
                 self._problem(key, "mode and group are a socket's; this address is TCP")
@@ -635,13 +631,22 @@ class _Reader:
             )
 
 
+def _tcp_problem(host: str, port: int) -> str | None:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError as error:
+        return str(error)
+    return None if 1 <= port <= 65535 else "the port must be from 1 to 65535"
+
+
 def json_schema() -> JsonSchema:
     """JSON Schema (draft 2020-12) of the file. What needs more than one key to judge is left to `load`."""
     address: JsonSchema = {"anyOf": [_ADDRESS.schema(), ADDRESS.schema()]}
-    listen, profile = LISTEN.schema(), PROFILE.schema()
-    for plane in ("app", "admin"):
-        _properties(listen)[plane] |= {"items": address}
-    _properties(profile)["claims"] = CLAIMS.schema()
+    planes = {
+        name: {"type": "array", "items": address, "description": LISTEN.fields[name].purpose}
+        for name in ("app", "admin")
+    }
+    listen, profile = LISTEN.schema(planes), PROFILE.schema({"claims": CLAIMS.schema()})
     profiles = {
         "type": "object",
         "propertyNames": {"pattern": f"^(?:{_NAME.pattern})$"},
@@ -655,9 +660,3 @@ def json_schema() -> JsonSchema:
         "properties": tables,
         "additionalProperties": False,
     }
-
-
-def _properties(schema: JsonSchema) -> dict[str, JsonSchema]:
-    properties = schema["properties"]
-    assert isinstance(properties, dict)
-    return properties

@@ -198,11 +198,11 @@ class Section:
     fields: Mapping[str, Field]
     later: Mapping[str, str] = field(default_factory=dict)
 
-    def schema(self) -> JsonSchema:
-        """An object with these properties and no others."""
+    def schema(self, instead: Mapping[str, JsonSchema] | None = None) -> JsonSchema:
+        """An object with these properties, those of `instead` in place of or beside them, and no others."""
         return {
             "type": "object",
-            "properties": {name: _described(each) for name, each in self.fields.items()},
+            "properties": {name: _described(each) for name, each in self.fields.items()} | dict(instead or {}),
             "required": [name for name, each in self.fields.items() if each.required],
             "additionalProperties": False,
         }

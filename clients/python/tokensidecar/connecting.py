@@ -1,0 +1,106 @@
+"""From an address to a channel that is ready for calls."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import time
+
+import grpc
+
+from tokensidecar.address import Address
+from tokensidecar.errors import ConnectError
+
+ATTEMPT = 1.0  # seconds for one address in one round: a silent one must not keep the others waiting
+
+_RETRIES = {
+    "methodConfig": [
+        {
+            # What may be repeated on UNAVAILABLE, within the call's deadline: reads, and what carries a request id.
+            "name": [
+                {"service": "tokensidecar.v1.TokenService", "method": "Validate"},
+                {"service": "tokensidecar.v1.TokenService", "method": "BatchValidate"},
+                {"service": "tokensidecar.v1.TokenService", "method": "Rotate"},
+                {"service": "tokensidecar.v1.TokenService", "method": "GetJwks"},
+                {"service": "tokensidecar.v1.AdminService", "method": "ListKeys"},
+            ],
+            "retryPolicy": {
+                "maxAttempts": 3,
+                "initialBackoff": "0.02s",
+                "maxBackoff": "0.1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+_OPTIONS = (
+    ("grpc.default_authority", "localhost"),  # a socket's path is no authority that other stacks accept
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.service_config", json.dumps(_RETRIES)),
+    # A restarted sidecar is found again soon: it is on this machine.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+def first_ready(addresses: tuple[Address, ...], wait: float) -> tuple[Address, grpc.Channel]:
+    """Try the addresses in turn, round after round, until one answers or `wait` seconds are over.
+
+    Raises:
+        ConnectError: none did.
+    """
+    end = time.monotonic() + wait
+    pause = 0.02
+    failures: dict[Address, str] = {}
+    while True:
+        for address in addresses:
+            left = end - time.monotonic()
+            if left <= 0 and address in failures:
+                continue  # the end of the time says less than what came before
+            channel, failure = _open(address, min(ATTEMPT, max(left, 0.05)))
+            if channel is not None:
+                return address, channel
+            failures[address] = failure
+        if time.monotonic() + pause >= end:
+            raise ConnectError(tuple((str(address), failures[address]) for address in addresses))
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
+
+
+def _open(address: Address, seconds: float) -> tuple[grpc.Channel | None, str]:
+    """A channel that is ready, or why there is none."""
+    if problem := address.problem() or _unreachable(address, seconds):
+        return None, problem
+    channel = grpc.insecure_channel(str(address), options=_OPTIONS)
+    states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
+    heard = states.put
+    channel.subscribe(heard, try_to_connect=True)
+    end = time.monotonic() + seconds
+    try:
+        while (left := end - time.monotonic()) > 0:
+            state = states.get(timeout=left)
+            if state is grpc.ChannelConnectivity.READY:
+                return channel, ""
+            if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+                channel.close()
+                return None, "what listens there does not speak gRPC"
+    except queue.Empty:
+        pass
+    finally:
+        channel.unsubscribe(heard)
+    channel.close()
+    return None, "no answer in time"
+
+
+def _unreachable(address: Address, seconds: float) -> str | None:
+    """What the operating system says about connecting, in its own words, which gRPC keeps to itself; None if it connects."""
+    try:
+        with socket.socket(address.kind, socket.SOCK_STREAM) as probe:
+            probe.settimeout(seconds)
+            probe.connect(address.path or (address.host, address.port))
+    except OSError as error:
+        return error.strerror or str(error)
+    return None

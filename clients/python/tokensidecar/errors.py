@@ -1,0 +1,168 @@
+"""What can go wrong with a call: one error for a token that is no good, others for everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+DOMAIN = "tokensidecar"
+
+
+class Reason(StrEnum):
+    """Why a call did not end well: the names of ErrorReason in the contract, where each is explained."""
+
+    REQUEST_INVALID = "REQUEST_INVALID"
+    TOKEN_INVALID = "TOKEN_INVALID"
+    TOKEN_NOT_YET_VALID = "TOKEN_NOT_YET_VALID"
+    TOKEN_EXPIRED = "TOKEN_EXPIRED"
+    TOKEN_AUDIENCE_MISMATCH = "TOKEN_AUDIENCE_MISMATCH"
+    TOKEN_REVOKED = "TOKEN_REVOKED"
+    TOKEN_POSSESSION_UNPROVEN = "TOKEN_POSSESSION_UNPROVEN"
+    TOKEN_SCOPE_MISSING = "TOKEN_SCOPE_MISSING"
+    TOKEN_ALREADY_CONSUMED = "TOKEN_ALREADY_CONSUMED"
+    REFRESH_REUSED = "REFRESH_REUSED"
+    CALLER_UNIDENTIFIED = "CALLER_UNIDENTIFIED"
+    CALLER_DENIED = "CALLER_DENIED"
+    RING_CHANGED = "RING_CHANGED"
+    STATE_STALE = "STATE_STALE"
+    STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+    KMS_UNAVAILABLE = "KMS_UNAVAILABLE"
+    AUDIT_UNAVAILABLE = "AUDIT_UNAVAILABLE"
+    SUBJECT_REVOKED = "SUBJECT_REVOKED"
+    OVERLOADED = "OVERLOADED"
+    NOT_IMPLEMENTED = "NOT_IMPLEMENTED"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One field of a request that is no good: its path in the contract (`audiences`), and what is wrong with it."""
+
+    field: str
+    problem: str
+
+
+class CallError(Exception):
+    """A call that did not end well. Never quotes a token.
+
+    Attributes:
+        code: the gRPC status code.
+        reason: why; None where gRPC and not the sidecar answered (deadline, no connection), or where the sidecar is newer than this client.
+        message: for people.
+        violations: the fields at fault, of an invalid request.
+        retry_after: how long to wait before the next try; None if the sidecar did not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: grpc.StatusCode = grpc.StatusCode.UNKNOWN,
+        reason: Reason | None = None,
+        violations: tuple[Violation, ...] = (),
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+        self.reason = reason
+        self.violations = violations
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return f"{self.reason or self.code.name}: {self.message}"
+
+
+class RejectedError(CallError):
+    """The token was judged, and it is no good: `reason` says why. Never retry; answer 401."""
+
+
+class InvalidRequestError(CallError):
+    """The request is no good, whoever sends it and whenever: `violations` names the fields. Never retry."""
+
+
+class DeniedError(CallError):
+    """The caller may not do this here. Never retry."""
+
+
+class ChangedRingError(CallError):
+    """Another change of the keys won, or a successor is pending already. Look again, then decide."""
+
+
+class UnavailableError(CallError):
+    """No answer now: the sidecar is down, stale, overloaded or too slow. It says nothing about the token: do not let the request through."""
+
+
+class ConnectError(UnavailableError):
+    """No sidecar was found. `tried` has every address, and what happened there."""
+
+    def __init__(self, tried: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(
+            "no sidecar answers; tried\n" + "\n".join(f"  {address}: {what}" for address, what in tried),
+            code=grpc.StatusCode.UNAVAILABLE,
+        )
+        self.tried = tried
+
+
+_KINDS: dict[grpc.StatusCode, type[CallError]] = {
+    grpc.StatusCode.UNAUTHENTICATED: RejectedError,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
+    grpc.StatusCode.PERMISSION_DENIED: DeniedError,
+    grpc.StatusCode.ABORTED: ChangedRingError,
+    grpc.StatusCode.UNAVAILABLE: UnavailableError,
+    grpc.StatusCode.DEADLINE_EXCEEDED: UnavailableError,
+}
+
+
+def refused(field: str, problem: str) -> InvalidRequestError:
+    """A request that this client does not even send."""
+    return InvalidRequestError(
+        f"{field}: {problem}",
+        code=grpc.StatusCode.INVALID_ARGUMENT,
+        reason=Reason.REQUEST_INVALID,
+        violations=(Violation(field, problem),),
+    )
+
+
+def from_rpc(error: grpc.RpcError) -> CallError:
+    """The error of this package for what a stub raised."""
+    if not isinstance(error, grpc.Call):
+        return CallError(str(error))
+    reason, violations, retry_after = None, (), None
+    for detail in _details(error.trailing_metadata() or ()):
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info) and info.domain == DOMAIN and info.reason in Reason.__members__:
+                reason = Reason(info.reason)
+        elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            bad = error_details_pb2.BadRequest()
+            detail.Unpack(bad)
+            violations = tuple(Violation(each.field, each.description) for each in bad.field_violations)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            retry_after = retry.retry_delay.ToTimedelta()
+    code = error.code()
+    kind = _KINDS.get(code, CallError)
+    if (
+        reason is Reason.OVERLOADED
+    ):  # without the reason RESOURCE_EXHAUSTED is a message too large, which no later try makes smaller
+        kind = UnavailableError
+    return kind(error.details() or code.name, code=code, reason=reason, violations=violations, retry_after=retry_after)
+
+
+def _details(trailing: Iterable[tuple[str, str | bytes]]) -> list[Any]:
+    for name, value in trailing:
+        if name == "grpc-status-details-bin" and isinstance(value, bytes):
+            try:
+                return list(status_pb2.Status.FromString(value).details)
+            except DecodeError:
+                break
+    return []
