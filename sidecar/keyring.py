@@ -1,0 +1,227 @@
+"""Keys and their states, as values. No I/O, no clock, no randomness: `now` and fresh keys are arguments.
+
+Rules (keys.md):
+ 1. A ring belongs to one profile; its revision grows by one with each change.
+ 2. States follow from times alone; only COMPROMISED is written.
+ 3. Of one use, at most one key is active at any time.
+ 4. A successor is appended pending, or active at once where nobody else could miss it; its predecessor retires when it activates.
+ 5. A key is destroyed no sooner than the last token made with it has expired everywhere.
+ 6. The same request id gets the first answer; the last 16 are kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import Enum
+
+from sidecar.errors import ChangedRingError, InvalidRequestError, Violation
+from sidecar.profile import Format, Profile
+
+REQUESTS_KEPT = 16
+
+
+class KeyUse(Enum):
+    """What a key does in its profile."""
+
+    ENCRYPTION = "encryption"
+    SIGNATURE = "signature"
+
+
+class KeyState(Enum):
+    """NIST SP 800-57 Part 1, in the words of this project."""
+
+    PENDING = "pending"  # opens, does not issue yet
+    ACTIVE = "active"  # issues and opens
+    RETIRING = "retiring"  # opens until the last token made with it has expired
+    DESTROYED = "destroyed"  # in no live ring and no memory
+    COMPROMISED = "compromised"  # neither issues nor opens
+
+    @property
+    def opens(self) -> bool:
+        """Whether tokens under a key in this state are accepted."""
+        return self in _OPENS
+
+
+_OPENS = frozenset({KeyState.PENDING, KeyState.ACTIVE, KeyState.RETIRING})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a key depends on, written with it. Lifetimes are whole seconds."""
+
+    format: Format
+    typ: str
+    max_ttl: int
+    leeway: int
+    max_staleness: int
+    max_skew: int
+    content: str = ""  # JWE enc, for encryption keys
+
+    @classmethod
+    def of(cls, profile: Profile, use: KeyUse) -> Settings:
+        """What the profile proposes for its next key of this use."""
+        return cls(
+            format=profile.format,
+            typ=profile.typ,
+            max_ttl=profile.max_ttl,
+            leeway=profile.leeway,
+            max_staleness=profile.max_staleness,
+            max_skew=profile.max_skew,
+            content=profile.content if use is KeyUse.ENCRYPTION else "",
+        )
+
+    @property
+    def tail(self) -> float:
+        """Seconds from a key's retirement to its destruction: the longest that a token made with it can be good anywhere."""
+        return self.max_staleness + self.max_ttl + self.leeway + 2 * self.max_skew
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """The public facts of one key. Times are store time, in seconds since the epoch."""
+
+    key_id: str
+    use: KeyUse
+    algorithm: str
+    settings: Settings
+    create_time: float
+    activate_time: float
+    retire_time: float | None = None
+    destroy_time: float | None = None
+    compromise_time: float | None = None
+
+    def state(self, now: float) -> KeyState:
+        """The state at store time `now`."""
+        if self.compromise_time is not None:
+            return KeyState.COMPROMISED
+        if self.destroy_time is not None and now >= self.destroy_time:
+            return KeyState.DESTROYED
+        if now < self.activate_time:
+            return KeyState.PENDING
+        if self.retire_time is None or now < self.retire_time:
+            return KeyState.ACTIVE
+        return KeyState.RETIRING
+
+    def retired(self, at: float) -> Key:
+        """This key, retiring at that time. One that is retiring already keeps its earlier times."""
+        if self.compromise_time is not None or (self.retire_time is not None and self.retire_time <= at):
+            return self
+        return replace(self, retire_time=at, destroy_time=at + self.settings.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A request that has been answered: a repeat of its id gets the same."""
+
+    request_id: str
+    revision: int
+    activate_time: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """All live keys of one profile, at one revision. Keys are ordered by use, then creation."""
+
+    profile: str
+    revision: int
+    keys: tuple[Key, ...]
+    answered: tuple[Answered, ...] = ()
+
+    def active(self, use: KeyUse, now: float) -> Key | None:
+        """The one key of this use that issues at `now`."""
+        return next((k for k in self.keys if k.use is use and k.state(now) is KeyState.ACTIVE), None)
+
+    def pending(self, use: KeyUse, now: float) -> Key | None:
+        """The successor that waits to activate, if there is one."""
+        return next((k for k in self.keys if k.use is use and k.state(now) is KeyState.PENDING), None)
+
+    def key(self, key_id: str) -> Key | None:
+        """The key of that id."""
+        return next((k for k in self.keys if k.key_id == key_id), None)
+
+    def uses(self) -> tuple[KeyUse, ...]:
+        """The uses that this ring has keys of."""
+        return tuple(use for use in KeyUse if any(k.use is use for k in self.keys))
+
+    def answer_to(self, request_id: str) -> Answered | None:
+        """The first answer to this request id, if it is still kept."""
+        return next((a for a in self.answered if request_id and a.request_id == request_id), None)
+
+    def rotated(self, fresh: tuple[Key, ...], *, now: float, activate: float, expected: int, request_id: str) -> Ring:
+        """The ring with a successor for each fresh key's use, active from `activate` on.
+
+        `ChangedRingError`: the ring is at another revision than expected (0: any), or a successor is pending already.
+        """
+        if expected not in (0, self.revision):
+            raise ChangedRingError(f"the ring is at revision {self.revision}, not {expected}; look again, then decide")
+        for key in fresh:
+            if waiting := self.pending(key.use, now):
+                raise ChangedRingError(
+                    f"a successor of the {key.use.value} key is pending already, until {_utc(waiting.activate_time)}"
+                )
+        uses = {k.use for k in fresh}
+        kept = [k.retired(activate) if k.use in uses else k for k in self.keys]
+        answer = (Answered(request_id, self.revision + 1, activate),) if request_id else ()
+        return self._next([*kept, *fresh], self.answered + answer)
+
+    def uncovered(self, key_ids: frozenset[str], now: float) -> tuple[KeyUse, ...]:
+        """The uses that neither issue nor have a successor once these keys are compromised: each needs a fresh key."""
+        left = tuple(
+            k for k in self.keys if k.key_id not in key_ids and k.state(now) in (KeyState.ACTIVE, KeyState.PENDING)
+        )
+        return tuple(use for use in self.uses() if not any(k.use is use for k in left))
+
+    def compromised(self, key_ids: frozenset[str], fresh: tuple[Key, ...], *, now: float) -> Ring:
+        """The ring in which the named keys neither issue nor open, and every use has an active key at once.
+
+        A pending successor steps in for an active key; where there is none, a fresh key does (one for each of `uncovered`). An active
+        key whose pending successor is named goes on. `InvalidRequestError`: no such key.
+        """
+        if unknown := sorted(key_ids - {k.key_id for k in self.keys}):
+            raise InvalidRequestError(
+                Violation("key_ids", f"no key of profile {self.profile!r} has the id {unknown[0]!r}")
+            )
+        keys = [
+            replace(k, compromise_time=now) if k.key_id in key_ids and k.compromise_time is None else k
+            for k in (*self.keys, *fresh)
+        ]
+        for use in self.uses():
+            active = next((i for i, k in enumerate(keys) if k.use is use and k.state(now) is KeyState.ACTIVE), None)
+            pending = next((i for i, k in enumerate(keys) if k.use is use and k.state(now) is KeyState.PENDING), None)
+            if active is None and pending is not None:
+                keys[pending] = replace(keys[pending], activate_time=now)
+            elif active is not None and pending is None:
+                keys[active] = replace(keys[active], retire_time=None, destroy_time=None)
+        return self._next(keys)
+
+    def destroyable(self, now: float) -> tuple[Key, ...]:
+        """The keys that no good token can be under any more."""
+        return tuple(k for k in self.keys if _end(k) <= now)
+
+    def pruned(self, now: float) -> Ring:
+        """The ring without them."""
+        return self._next([k for k in self.keys if _end(k) > now])
+
+    def rotation_due(self, use: KeyUse, rotate_every: float, now: float) -> float | None:
+        """When the active key of this use is due for a successor; None while one is pending or none is active."""
+        active = self.active(use, now)
+        return None if active is None or self.pending(use, now) else active.activate_time + rotate_every
+
+    def _next(self, keys: list[Key], answered: tuple[Answered, ...] | None = None) -> Ring:
+        return replace(
+            self,
+            revision=self.revision + 1,
+            keys=tuple(sorted(keys, key=lambda k: (k.use.value, k.create_time, k.key_id))),
+            answered=self.answered if answered is None else answered[-REQUESTS_KEPT:],
+        )
+
+
+def _end(key: Key) -> float:
+    if key.compromise_time is not None:
+        return key.compromise_time + key.settings.tail
+    return float("inf") if key.destroy_time is None else key.destroy_time
+
+
+def _utc(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,1 @@
+"""Key management services: one file for each, each a `ports.Kms`."""
