@@ -1,24 +1,58 @@
 # Token Sidecar. `make run` and `make test` are the two commands; the rest is for those who change it.
-# Needs Python 3.11 with venv and pip, make and git.
+# Needs Python 3.11 with venv and pip, make and git. No root.
 PYTHON ?= python3
+CLAIMS ?=
 UV     := .uv/bin/uv
 BIN    := .venv/bin
+SOURCES := sidecar clients/python/tokensidecar tests
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
-export PATH := $(CURDIR)/.uv/bin:$(CURDIR)/.venv/bin:$(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: setup setup-dev generate
+.PHONY: run test test-all check format bench generate setup setup-dev clean
 
-$(UV):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Token Sidecar needs Python 3.11 or newer; {sys.executable} is {sys.version.split()[0]}. Name another one: make PYTHON=python3.12 ...")'
-	@$(PYTHON) -m venv .uv
-	@.uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+# A running sidecar, shown at work: CLAIMS=file.json for your own claims.
+run: setup
+	@$(BIN)/tokensidecar demo --serve $(if $(CLAIMS),--claims $(CLAIMS))
 
-# Locked dependencies; without the development ones if that is enough.
+# Every test whose tools are there; the rest is printed as NOT RUN.
+test: setup-dev
+	@$(BIN)/python -m pytest -q
+
+# The same, and what takes longer: each failpoint a hundred times over.
+test-all: setup-dev
+	@TOKENSIDECAR_TEST_ALL=true $(BIN)/python -m pytest -q
+
+# Format, lint, types, imports.
+check: setup-dev
+	@$(BIN)/ruff format --check $(SOURCES)
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: setup-dev
+	@$(BIN)/ruff format $(SOURCES)
+	@$(BIN)/ruff check --fix $(SOURCES)
+
+# Figures, into tests/bench/.
+bench: setup-dev
+	@$(BIN)/python -m tests.bench
+
+# The Python stubs, from proto/.
+generate: setup-dev
+	@proto/generate.sh
+
+# Locked dependencies; without the development ones where that is enough.
 setup: $(UV)
 	@$(UV) sync --quiet --frozen --no-dev --inexact --python $(PYTHON)
 
 setup-dev: $(UV)
 	@$(UV) sync --quiet --frozen --python $(PYTHON)
 
-generate: setup-dev
-	proto/generate.sh
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Token Sidecar needs Python 3.11 or newer, and " + sys.executable + " is " + sys.version.split()[0] + ": name another one, as in make PYTHON=python3.12")'
+	@echo "Setting up .venv (once)"
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+
+clean:
+	@rm -rf .venv .uv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,314 @@
+"""Build everything from a Config, start it, keep it going, drain it, stop it. The only module that sees every other; it only connects."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from sidecar import directories, logs, process
+from sidecar.audit import Audit
+from sidecar.caller import SIDECAR, Plane
+from sidecar.clocks import SystemClock
+from sidecar.commits import Commits
+from sidecar.config import Config
+from sidecar.destroy import Destroy
+from sidecar.errors import ChangedRingError, SidecarError
+from sidecar.failpoints import failpoint
+from sidecar.http.server import Answer, HttpServer
+from sidecar.issue import Issue
+from sidecar.keeper import Keeper
+from sidecar.keyring import KeyUse
+from sidecar.keys import Keys
+from sidecar.kms.file import FileKms
+from sidecar.metrics import Metrics
+from sidecar.policy import Policy
+from sidecar.revoke_keys import RevokeKeys
+from sidecar.rotate import Rotate
+from sidecar.rpc.boundary import Boundary
+from sidecar.rpc.health import Health
+from sidecar.rpc.server import SERVICES, ListenError, Server
+from sidecar.rpc.servicers import Verbs
+from sidecar.stores.sqlite import SqliteStore
+from sidecar.validate import Validate
+
+GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
+DUTIES_EVERY = 1.0  # seconds between looks at what is due
+
+_log = structlog.get_logger()
+
+
+class App:
+    """The whole sidecar as an object; tests build the same one."""
+
+    def __init__(self, config: Config, *, audit_sink: logs.LineWriter | None = None) -> None:
+        self.config = config
+        self._sink = audit_sink or logs.LineWriter(sys.stdout.fileno())
+        self._servers: list[Server] = []
+        self._loops: list[asyncio.Task[None]] = []
+        self._http: HttpServer | None = None
+        self._ready = "starting"  # why not ready; empty when ready
+
+    async def start(self) -> None:
+        """Load or make the rings, then listen."""
+        config = self.config
+        prepare_directories(config)
+        self.store = await open_store(config)
+        kms = await open_kms(config, self.store)
+        clock = SystemClock()
+        self.keeper = Keeper(config.profiles, self.store, kms, clock)
+        await self.keeper.start()
+
+        self.metrics = Metrics(tuple(config.profiles), version("tokensidecar-server"))
+        self.metrics.watch(self._gauges)
+        self._audit = Audit(
+            self._sink, required=config.audit.required, salt=audit_salt(config.state_dir), now=clock.wall
+        )
+        self._commits = Commits()
+        served = {
+            Plane.APP: ", ".join(map(str, config.listen.app)),
+            Plane.ADMIN: ", ".join(map(str, config.listen.admin)) or "nowhere, as configured",
+        }
+        policy = Policy(config.profiles, served)
+        self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
+        self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
+        verbs = Verbs(
+            issue=Issue(self.keeper, policy, self._audit, self.metrics),
+            validate=Validate(self.keeper, policy, self._audit, self.metrics),
+            rotate=self._rotate,
+            revoke_keys=RevokeKeys(self.keeper, policy, self._audit, self._commits),
+            keys=Keys(self.keeper, policy, self._audit),
+            fresh_id=lambda: secrets.token_urlsafe(16),
+        )
+        self.health = Health(tuple(dict.fromkeys(s for services in SERVICES.values() for s in services)))
+        await self._listen(verbs)
+        self._loops = [asyncio.create_task(self._refreshing()), asyncio.create_task(self._duties())]
+        self.health.set_serving()
+        self._tell_state()
+        self._ready = ""
+
+    async def _listen(self, verbs: Verbs) -> None:
+        listen, boundary = self.config.listen, Boundary(self.metrics)
+        for plane, addresses in ((Plane.APP, listen.app), (Plane.ADMIN, listen.admin)):
+            for address in addresses:
+                server = Server(plane, address, verbs, boundary, self.health)
+                self._servers.append(server)
+                await server.start()
+        if listen.http:
+            self._http = HttpServer(
+                {
+                    "/livez": lambda: Answer(200, b"ok\n"),
+                    "/readyz": self._readyz,
+                    "/metrics": lambda: Answer(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8"),
+                    "/.well-known/jwks.json": lambda: self._jwks(verbs.keys),
+                }
+            )
+            try:
+                await self._http.start(listen.http.host, listen.http.port)
+            except OSError as error:
+                raise ListenError(f"{listen.http}: {error.strerror}; choose another [listen] http address") from None
+
+    async def stop(self) -> None:
+        """Drain: say so, take no new calls, let calls and commits in work finish, close."""
+        self._ready = "stopping"
+        for loop in self._loops:
+            loop.cancel()
+        if hasattr(self, "health"):
+            self.health.close()
+        await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
+        if hasattr(self, "_commits"):
+            await self._commits.drain()
+        if self._http:
+            await self._http.stop()
+        if hasattr(self, "store"):
+            await self.store.close()
+
+    # -- loops
+
+    async def _refreshing(self) -> None:
+        """Look for news. A sidecar that cannot goes on with what it has, until that is stale."""
+        failing = False
+        while True:
+            await asyncio.sleep(self.config.keys.refresh_interval * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            try:
+                await self.keeper.refresh()
+            except SidecarError as error:
+                self.metrics.refreshes.labels(error.reason.name).inc()
+                if not failing:
+                    _log.warning("store.lost", reason=error.reason.name, problem=error.message)
+                failing = True
+            else:
+                self.metrics.refreshes.labels("OK").inc()
+                if failing:
+                    _log.info("store.found")
+                failing = False
+            self._tell_state()
+
+    async def _duties(self) -> None:
+        """Do what is due. A duty that failed is tried again a minute later."""
+        retry_at: dict[tuple[str, str], float] = {}
+        while True:
+            await asyncio.sleep(DUTIES_EVERY)
+            now = self.keeper.now()
+            for profile, duty, use in self.keeper.due(now):
+                if now < retry_at.get((profile, duty), 0.0):
+                    continue
+                outcome = await self._duty(profile, duty, use)
+                self.metrics.duties.labels(duty, outcome).inc()
+                if outcome != "OK":
+                    retry_at[profile, duty] = now + 60
+
+    async def _duty(self, profile: str, duty: str, use: KeyUse | None) -> str:
+        request_id = secrets.token_hex(8)
+        try:
+            if duty == "rotate":
+                uses = (use,) if use else None
+                changed = await self._rotate(
+                    SIDECAR, profile, uses, why="due", request_id=request_id, alive=lambda: None
+                )
+                _log.info("ring.rotated", profile=profile, ring_revision=changed.revision, request_id=request_id)
+            elif changed_or_not := await self._destroy(SIDECAR, profile, request_id=request_id):
+                _log.info(
+                    "keys.destroyed", profile=profile, ring_revision=changed_or_not.revision, request_id=request_id
+                )
+        except ChangedRingError:
+            return "RING_CHANGED"  # somebody else did it
+        except SidecarError as error:
+            _log.warning("duty.failed", duty=duty, profile=profile, reason=error.reason.name, problem=error.message)
+            return error.reason.name
+        except Exception as error:  # noqa: BLE001
+            # A loop that died would stop rotation for good, and nobody would notice until the keys are old.
+            _log.error(
+                "duty.failed", duty=duty, profile=profile, error_type=type(error).__name__, frames=logs.frames(error)
+            )
+            return "INTERNAL"
+        return "OK"
+
+    def _tell_state(self) -> None:
+        self.health.set_fresh(not any(self.keeper.stale(profile) for profile in self.config.profiles))
+
+    # -- answers over HTTP
+
+    def _readyz(self) -> Answer:
+        stale = [f"profile {name}: state is stale" for name in self.config.profiles if self.keeper.stale(name)]
+        # Stale state is told but does not make the pod unready: a database failover must not take down every app.
+        if self._ready:
+            return Answer(503, f"not ready: {self._ready}\n".encode())
+        return Answer(200, "".join(["ready\n", *(f"but {line}\n" for line in stale)]).encode())
+
+    def _jwks(self, keys: Keys) -> Answer:
+        members = [
+            keys.jwks_of(name, tuple(KeyUse))[0][len('{"keys":[') : -len("]}")]
+            for name, profile in self.config.profiles.items()
+            if profile.published
+        ]
+        body = '{"keys":[' + ",".join(filter(None, members)) + "]}"
+        return Answer(200, body.encode(), "application/jwk-set+json", "public, max-age=300")
+
+    def _gauges(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
+        now = self.keeper.now()
+        yield "tokensidecar_ready", "1 when calls are taken.", {}, float(not self._ready)
+        yield "tokensidecar_clock_skew_seconds", "This machine's clock less the store's.", {}, self.keeper.skew()
+        yield "tokensidecar_audit_lost_records", "Audit records that could not be written.", {}, float(self._audit.lost)
+        for name, ring in self.keeper.rings().items():
+            labels = {"profile": name}
+            yield (
+                "tokensidecar_state_age_seconds",
+                "Since the store was last read.",
+                labels,
+                self.keeper.staleness(name),
+            )
+            yield "tokensidecar_state_stale", "1 when calls get STATE_STALE.", labels, float(self.keeper.stale(name))
+            yield "tokensidecar_ring_revision", "Revision of the ring in memory.", labels, float(ring.revision)
+            for use in ring.uses():
+                if key := ring.active(use, now):
+                    by_use = {**labels, "use": use.value}
+                    yield "tokensidecar_key_age_seconds", "Age of the active key.", by_use, now - key.activate_time
+                due = ring.rotation_due(use, self.config.profiles[name].rotate_every, now)
+                if due is not None:
+                    yield (
+                        "tokensidecar_rotation_due_seconds",
+                        "Until the next scheduled rotation.",
+                        {**labels, "use": use.value},
+                        due - now,
+                    )
+
+
+def prepare_directories(config: Config) -> None:
+    """Make what is missing of the state, runtime and socket directories."""
+    directories.make_private(config.state_dir)
+    for address in (*config.listen.app, *config.listen.admin):
+        if address.kind == "unix":
+            folder = Path(address.path).parent
+            if folder.is_relative_to(config.runtime_dir):
+                directories.make_private(config.runtime_dir)
+            directories.make_for_socket(folder)
+
+
+async def open_store(config: Config) -> SqliteStore:
+    """The store that is configured."""
+    store = await SqliteStore.open(config.keys.store_path, SystemClock())
+    failpoint("start.store_made")
+    return store
+
+
+async def open_kms(config: Config, store: SqliteStore) -> FileKms:
+    """The KMS that is configured. A file KEK is made only where there is no ring that another one sealed."""
+    path = config.keys.kek_path
+    if not path.exists() and not await store.revisions():
+        FileKms.make(path)
+        failpoint("start.kek_made")
+    return FileKms(path)
+
+
+def audit_salt(state_dir: Path) -> bytes:
+    """32 random bytes, kept beside the state, so that hashes of one instance stay comparable over restarts."""
+    path = state_dir / "audit-salt"
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        salt = secrets.token_bytes(32)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(salt)
+        return salt
+
+
+async def _run(config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    app = App(config)
+    try:
+        await app.start()
+        for plane, addresses in (("app", config.listen.app), ("admin", config.listen.admin)):
+            _log.info("sidecar.serving", plane=plane, addresses=list(map(str, addresses)))
+        if config.listen.http:
+            _log.info("sidecar.serving", plane="http", addresses=[str(config.listen.http)])
+        for note in config.notes:
+            _log.info("sidecar.note", note=note)
+        await stopping.wait()
+        _log.info("sidecar.stopping")
+    finally:
+        await app.stop()
+    _log.info("sidecar.stopped")
+    return 0
+
+
+def run(config: Config) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. Errors that a person can mend come out as their own exceptions."""
+    logs.configure(config.log_level)
+    failed = process.harden()
+    if failed:
+        _log.warning("process.not_hardened", problems=failed)
+    return uvloop.run(_run(config))

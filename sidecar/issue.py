@@ -1,0 +1,141 @@
+"""Issue: policy, claims, the active keys from memory, a token. No I/O on the way but the audit record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sidecar import claims as claims_
+from sidecar.audit import Audit
+from sidecar.caller import Caller
+from sidecar.claims import Claims
+from sidecar.errors import InvalidRequestError, Violation
+from sidecar.jose.encrypt import encrypt
+from sidecar.jose.sign import sign
+from sidecar.keeper import Issuing, Keeper
+from sidecar.metrics import Metrics
+from sidecar.policy import Policy, Verb
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a caller asks for. `ttl` in whole seconds, None: the profile's. `further`: a JSON object's text, or None."""
+
+    profile: str
+    subject: str
+    audiences: tuple[str, ...]
+    ttl: int | None
+    client_id: str
+    scopes: tuple[str, ...]
+    further: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A grant that was allowed: its claims, and the keys that will make the token."""
+
+    claims: Claims
+    keys: Issuing
+
+    @property
+    def size(self) -> int:
+        """An upper bound of the token's size in bytes: base64 twice where nested, headers, keys and tags included."""
+        inner = len(self.claims.payload)
+        if self.keys.signature:
+            inner = inner * 4 // 3 + 320
+        return inner * 4 // 3 + 400
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A token, and what was granted. `key_id` is that of the outermost layer."""
+
+    token: str
+    key_id: str
+    claims: Claims
+
+
+class Issue:
+    """The verb."""
+
+    def __init__(self, keeper: Keeper, policy: Policy, audit: Audit, metrics: Metrics) -> None:
+        self._keeper = keeper
+        self._policy = policy
+        self._audit = audit
+        self._metrics = metrics
+
+    def __call__(self, caller: Caller, grant: Grant, request_id: str, token_id: str) -> Issued:
+        """A token for the grant, or an error of the contract. `token_id` must be fresh and random."""
+        with self._audit.decision(caller, Verb.ISSUE, grant.profile, request_id) as decision:
+            with self._metrics.token(Verb.ISSUE, grant.profile):
+                draft = self._draft(caller, grant, token_id)
+                issued = self._make(draft)
+            decision.facts.update(self._facts(issued))
+        return issued
+
+    def draft(self, caller: Caller, grant: Grant, request_id: str, token_id: str) -> Draft:
+        """The first half, without effect: for a batch, whose size is judged before any token is made."""
+        with (
+            self._audit.decision(caller, Verb.ISSUE, grant.profile, request_id, quiet=True),
+            self._metrics.token(Verb.ISSUE, grant.profile, quiet=True),
+        ):
+            return self._draft(caller, grant, token_id)
+
+    def make(self, caller: Caller, draft: Draft, request_id: str) -> Issued:
+        """The second half."""
+        profile = draft.keys.profile.name
+        with self._audit.decision(caller, Verb.ISSUE, profile, request_id) as decision:
+            with self._metrics.token(Verb.ISSUE, profile):
+                issued = self._make(draft)
+            decision.facts.update(self._facts(issued))
+        return issued
+
+    def _draft(self, caller: Caller, grant: Grant, token_id: str) -> Draft:
+        self._policy.check(caller, Verb.ISSUE, grant.profile)
+        keys = self._keeper.issuing(grant.profile)
+        claims = claims_.build(
+            profile=keys.profile,
+            settings=(keys.signature or keys.encryption).facts.settings,
+            subject=grant.subject,
+            audiences=grant.audiences,
+            ttl=grant.ttl,
+            client_id=grant.client_id or caller.name,
+            scopes=grant.scopes,
+            further=grant.further,
+            token_id=token_id,
+            now=self._keeper.now(),
+        )
+        for key in (keys.encryption, keys.signature):
+            if key and key.facts.destroy_time is not None:
+                settings = key.facts.settings
+                if claims.expire_time > key.facts.destroy_time - settings.leeway - 2 * settings.max_skew:
+                    raise InvalidRequestError(
+                        Violation("ttl", "the token would outlive the key that makes it; ask for less")
+                    )
+        return Draft(claims, keys)
+
+    def _make(self, draft: Draft) -> Issued:
+        keys, claims = draft.keys, draft.claims
+        encryption, signature = keys.encryption, keys.signature
+        settings = encryption.facts.settings
+        if signature:
+            inner = sign(claims.payload, signature.material, typ=signature.facts.settings.typ)
+            token = encrypt(inner.encode(), encryption.material, content=settings.content, cty="JWT")
+        else:
+            token = encrypt(claims.payload, encryption.material, content=settings.content, typ=settings.typ)
+        if len(token) > keys.profile.max_token_bytes:
+            raise InvalidRequestError(
+                Violation(
+                    "claims",
+                    f"the token would have {len(token)} bytes, and profile {keys.profile.name!r} allows "
+                    f"{keys.profile.max_token_bytes}; send fewer or shorter claims",
+                )
+            )
+        return Issued(token, encryption.facts.key_id, claims)
+
+    def _facts(self, issued: Issued) -> dict[str, object]:
+        return {
+            "key_id": issued.key_id,
+            "subject_hash": self._audit.hashed(issued.claims.subject),
+            "token_id_hash": self._audit.hashed(issued.claims.token_id),
+            "expire_time": issued.claims.expire_time,
+        }

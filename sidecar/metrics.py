@@ -1,0 +1,139 @@
+"""What is counted and measured, for Prometheus. README.md lists every metric, and a test compares the list with this module.
+
+Labels hold only names from the contract and the configuration, never what a caller sent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+
+from sidecar.errors import Reason, SidecarError
+from sidecar.policy import Verb
+
+_BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class TokenCount:
+    """Counts one token when its block ends. A verb that learns the profile on the way writes it here."""
+
+    __slots__ = ("_metrics", "_quiet", "_verb", "profile")
+
+    def __init__(self, metrics: Metrics, verb: Verb, profile: str, quiet: bool) -> None:
+        self._metrics = metrics
+        self._verb = verb
+        self._quiet = quiet
+        self.profile = profile
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            if not self._quiet:
+                self._metrics.count_token(self.profile, self._verb, "OK")
+        elif isinstance(error, SidecarError):
+            self._metrics.count_token(self.profile, self._verb, error.reason.name)
+
+
+class Metrics:
+    """One registry per process; children are kept, since looking one up by labels costs as much as counting."""
+
+    def __init__(self, profiles: tuple[str, ...], version: str) -> None:
+        self.registry = CollectorRegistry()
+        self._profiles = frozenset(profiles)
+        self._calls = Counter(
+            "tokensidecar_rpcs",
+            "Calls answered, by gRPC method, status code and reason (empty for OK and for gRPC's own codes).",
+            ["method", "code", "reason"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "tokensidecar_rpc_duration_seconds",
+            "Time from the first line of our code to the answer.",
+            ["method"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self._tokens = Counter(
+            "tokensidecar_tokens",
+            "Tokens by profile (empty: several or none), verb and outcome; each item of a batch counts.",
+            ["profile", "verb", "outcome"],
+            registry=self.registry,
+        )
+        self.in_flight = Gauge("tokensidecar_rpcs_in_flight", "Calls being worked on.", registry=self.registry)
+        self.refreshes = Counter(
+            "tokensidecar_refreshes", "Reads of the store for news, by outcome.", ["outcome"], registry=self.registry
+        )
+        self.duties = Counter(
+            "tokensidecar_duties",
+            "Scheduled rotations and destructions, by outcome.",
+            ["duty", "outcome"],
+            registry=self.registry,
+        )
+        Gauge(
+            "tokensidecar_build_info", "Always 1; the version is a label.", ["version"], registry=self.registry
+        ).labels(version).set(1)
+        self._call_children: dict[tuple[str, str, str], Counter] = {}
+        self._second_children: dict[str, Histogram] = {}
+        self._token_children: dict[tuple[str, Verb, str], Counter] = {}
+
+    def call(self, method: str, code: str, reason: str, started: float) -> float:
+        """Count one call that `time.perf_counter()` saw start at `started`; gives its seconds."""
+        seconds = time.perf_counter() - started
+        child = self._call_children.get((method, code, reason))
+        if child is None:
+            child = self._call_children[method, code, reason] = self._calls.labels(method, code, reason)
+        child.inc()
+        timer = self._second_children.get(method)
+        if timer is None:
+            timer = self._second_children[method] = self._seconds.labels(method)
+        timer.observe(seconds)
+        return seconds
+
+    def token(self, verb: Verb, profile: str, *, quiet: bool = False) -> TokenCount:
+        """A block around one token. `quiet`: an OK is not counted."""
+        return TokenCount(self, verb, profile, quiet)
+
+    def count_token(self, profile: str, verb: Verb, outcome: str) -> None:
+        """Count one token. A profile that is not configured counts as none: labels are not for callers to fill."""
+        key = (profile if profile in self._profiles else "", verb, outcome)
+        child = self._token_children.get(key)
+        if child is None:
+            child = self._token_children[key] = self._tokens.labels(key[0], verb.value, outcome)
+        child.inc()
+
+    def watch(self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]]) -> None:
+        """Read gauges only when somebody scrapes: (name, help, labels, value)."""
+        self.registry.register(_Watched(gauges))
+
+    def text(self) -> bytes:
+        """The exposition, in the Prometheus text format 0.0.4."""
+        return generate_latest(self.registry)
+
+
+class _Watched:
+    def __init__(self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]]) -> None:
+        self._gauges = gauges
+
+    def describe(self) -> list[Metric]:
+        return []  # nothing is read at registration
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, GaugeMetricFamily] = {}
+        for name, help_, labels, value in self._gauges():
+            family = families.setdefault(name, GaugeMetricFamily(name, help_, labels=list(labels)))
+            family.add_metric(list(labels.values()), value)
+        yield from families.values()
+
+
+OUTCOMES = ("OK", *(reason.name for reason in Reason))
+"""Values of the label `outcome`."""

@@ -1,0 +1,53 @@
+"""A profile: a kind of token. Its format, algorithms, lifetime and claim rules, checked as a whole when it is made.
+
+A profile is what config proposes. What a key depends on (format, algorithms, maximum ttl, leeway, typ) is written into the ring with the
+key, and from then on the ring decides (keys.md, rule 9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Format(Enum):
+    """Which layers a token has."""
+
+    NESTED = "nested"  # JWS inside JWE
+    ENCRYPTED = "encrypted"  # JWE alone, symmetric: whoever can open can also make
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRules:
+    """Names of further claims. `allow` None: any. Registered claims are not subject to these."""
+
+    allow: frozenset[str] | None = None
+    require: frozenset[str] = field(default_factory=frozenset)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One kind of token. Times are whole seconds; `audiences` empty: any non-empty audience (the built-in profile only)."""
+
+    name: str
+    issuer: str
+    audiences: tuple[str, ...]
+    format: Format = Format.NESTED
+    sign: str = "ES256"  # JWS alg; empty for Format.ENCRYPTED
+    encrypt: str = "A256KW"  # JWE alg
+    content: str = "A256GCM"  # JWE enc
+    typ: str = "at+jwt"
+    ttl: int = 300
+    max_ttl: int = 3600
+    leeway: int = 5
+    max_token_bytes: int = 4096
+    claims: ClaimRules = field(default_factory=ClaimRules)
+    published: bool = False
+    rotate_every: int = 86400
+    propagation: int = 30
+    max_staleness: int = 900
+    max_skew: int = 5
+
+
+DEFAULT = Profile(name="default", issuer="urn:tokensidecar:local", audiences=())
+"""The built-in profile, in force while no config file names profiles."""

@@ -1,0 +1,58 @@
+"""RevokeKeys: named keys are compromised and neither issue nor open; their successor is active in the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar.audit import Audit
+from sidecar.caller import Caller
+from sidecar.commits import Commits
+from sidecar.failpoints import failpoint
+from sidecar.keeper import Changed, Keeper
+from sidecar.policy import Policy, Verb
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """The ring after the change, and the store time by which every sidecar obeys or is stale."""
+
+    changed: Changed
+    effective_time: float
+
+
+class RevokeKeys:
+    """The verb."""
+
+    def __init__(self, keeper: Keeper, policy: Policy, audit: Audit, commits: Commits) -> None:
+        self._keeper = keeper
+        self._policy = policy
+        self._audit = audit
+        self._commits = commits
+
+    async def __call__(
+        self,
+        caller: Caller,
+        profile: str,
+        key_ids: frozenset[str],
+        *,
+        why: str = "",
+        request_id: str,
+        alive: Callable[[], None],
+    ) -> Revoked:
+        """End the named keys. `InvalidRequestError`: the profile has no such key. `alive` as for Rotate."""
+
+        async def commit() -> Revoked:
+            with self._audit.decision(caller, Verb.REVOKE_KEYS, profile, request_id) as decision:
+                self._policy.check(caller, Verb.REVOKE_KEYS, profile)
+                alive()
+                facts: dict[str, object] = {"key_ids": sorted(key_ids)[:16], **({"why": why} if why else {})}
+                decision.intend(**facts)
+                failpoint("revoke_keys.intended")
+                changed = await self._keeper.compromise(profile, key_ids)
+                decision.facts.update(facts, ring_revision=changed.revision)
+            failpoint("revoke_keys.recorded")
+            settings = self._keeper.profiles[profile]
+            return Revoked(changed, self._keeper.now() + settings.max_staleness + 2 * settings.max_skew)
+
+        return await self._commits.run(commit())

@@ -1,0 +1,238 @@
+"""Between the contract's messages and the values that verbs take and give. Every field is looked at here: none is ignored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from math import isfinite
+
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+from tokensidecar.v1 import keys_pb2, token_service_pb2 as pb
+
+from sidecar.errors import InvalidRequestError, SidecarError, Violation
+from sidecar.issue import Grant, Issued
+from sidecar.keeper import Changed
+from sidecar.keyring import KeyUse
+from sidecar.keys import Listed
+from sidecar.validate import Accepted, Demand
+
+EXACT = 2**53
+TOKEN_BYTES = 16 * 1024
+WORDS = 256  # characters of a reason for the audit log
+
+_USES = {KeyUse.ENCRYPTION: keys_pb2.KEY_USE_ENCRYPTION, KeyUse.SIGNATURE: keys_pb2.KEY_USE_SIGNATURE}
+
+
+def later(field: str) -> Violation:
+    """A set field whose feature does not exist yet is refused by name, never ignored."""
+    return Violation(field, "not in this version; leave it unset")
+
+
+def grant(request: pb.IssueRequest) -> Grant:
+    """An IssueRequest, unpacked."""
+    bad = [later(f) for f in ("confirmation",) if request.HasField(f)]
+    if request.with_refresh_token:
+        bad.append(later("with_refresh_token"))
+    ttl: int | None = None
+    if request.HasField("ttl"):
+        ttl = request.ttl.seconds
+        if request.ttl.nanos:
+            bad.append(Violation("ttl", 'whole seconds only, such as "300s"'))
+    further: bytes | None = None
+    source = request.WhichOneof("claims_source")
+    try:
+        if source == "claims":
+            further = json.dumps(_object(request.claims), ensure_ascii=False, separators=(",", ":")).encode()
+        elif source == "claims_json":
+            further = request.claims_json.encode()
+    except ValueError as error:
+        bad.append(Violation(source or "claims", str(error)))
+    if bad:
+        raise InvalidRequestError(*bad)
+    return Grant(
+        profile=request.profile or "default",
+        subject=request.subject,
+        audiences=tuple(request.audiences),
+        ttl=ttl,
+        client_id=request.client_id,
+        scopes=tuple(request.scopes),
+        further=further,
+    )
+
+
+def demand(request: pb.ValidateRequest) -> Demand:
+    """A ValidateRequest, unpacked."""
+    bad = []
+    if not request.token:
+        bad.append(Violation("token", "required: the token to validate"))
+    if not request.audiences or not all(request.audiences):
+        bad.append(
+            Violation(
+                "audiences",
+                "required: the names of the service that asks, one of which must be in the token's aud; "
+                "a token for somebody else must not pass here",
+            )
+        )
+    if not all(request.profiles):
+        bad.append(Violation("profiles", "a profile's name is never empty"))
+    for field, given in (
+        ("possession", request.HasField("possession")),
+        ("min_revocation_revision", request.min_revocation_revision != 0),
+    ):
+        if given:
+            bad.append(later(field))
+    for field, values, most in (
+        ("audiences", request.audiences, 64),
+        ("profiles", request.profiles, 64),
+        ("required_scopes", request.required_scopes, 64),
+    ):
+        if len(values) > most:
+            bad.append(Violation(field, f"at most {most}"))
+    if len(request.request_id) > 128:
+        bad.append(Violation("request_id", "at most 128 characters"))
+    if bad:
+        raise InvalidRequestError(*bad)
+    # A one-time token's request_id has no effect while there are no one-time profiles: the answer is the same anyway.
+    return Demand(
+        token=request.token,
+        audiences=tuple(request.audiences),
+        profiles=tuple(request.profiles) or ("default",),
+        scopes=tuple(request.required_scopes),
+    )
+
+
+def issued(result: Issued) -> pb.IssueResponse:
+    """The answer to Issue."""
+    claims = result.claims
+    return pb.IssueResponse(
+        token=result.token,
+        token_id=claims.token_id,
+        key_id=result.key_id,
+        issue_time=Timestamp(seconds=claims.issue_time),
+        expire_time=Timestamp(seconds=claims.expire_time),
+        audiences=claims.audiences,
+        scopes=claims.scopes,
+    )
+
+
+def accepted(result: Accepted, *, with_claims: bool) -> pb.ValidateResponse:
+    """The answer to Validate."""
+    claims = result.claims
+    response = pb.ValidateResponse(
+        profile=result.profile,
+        issuer=claims.issuer,
+        subject=claims.subject,
+        audiences=claims.audiences,
+        client_id=claims.client_id,
+        scopes=claims.scopes,
+        token_id=claims.token_id,
+        issue_time=Timestamp(seconds=claims.issue_time),
+        expire_time=Timestamp(seconds=claims.expire_time),
+        claims_json=claims.payload.decode(),
+        key_id=result.key_id,
+        ring_revision=result.ring_revision,
+    )
+    if with_claims:
+        response.claims.CopyFrom(view(claims.values))
+    return response
+
+
+def item_error(error: SidecarError) -> pb.ItemError:
+    """One item's error: what a unary call would have answered."""
+    return pb.ItemError(
+        code=int(error.reason.code),
+        reason=error.reason.number,  # type: ignore[arg-type] # same numbers, held by a test
+        message=error.message,
+        field=error.violations[0].field if error.violations else "",
+    )
+
+
+def uses(key_use: int) -> tuple[KeyUse, ...] | None:
+    """Which keys are meant; None: encryption and signature."""
+    if key_use == keys_pb2.KEY_USE_UNSPECIFIED:
+        return None
+    for use, number in _USES.items():
+        if number == key_use:
+            return (use,)
+    raise InvalidRequestError(later("key_use"))
+
+
+def words(field: str, text: str, most: int = WORDS) -> str:
+    """A text for the audit log, or an id: short, without control characters."""
+    if len(text) > most or not text.isprintable():
+        raise InvalidRequestError(Violation(field, f"at most {most} printable characters"))
+    return text
+
+
+def key(listed: Listed) -> keys_pb2.Key:
+    """One key's public facts."""
+    facts = listed.key
+    message = keys_pb2.Key(
+        key_id=facts.key_id,
+        profile=listed.profile,
+        key_use=_USES[facts.use],
+        algorithm=facts.algorithm,
+        content_encryption=facts.settings.content,
+        state=keys_pb2.KeyState.Value(f"KEY_STATE_{listed.state.name}"),
+        ring_revision=listed.ring_revision,
+    )
+    for name in ("create_time", "activate_time", "retire_time", "destroy_time", "compromise_time"):
+        at = getattr(facts, name)
+        if at is not None:
+            getattr(message, name).CopyFrom(timestamp(at))
+    return message
+
+
+def keys(listed: Iterable[Listed]) -> list[keys_pb2.Key]:
+    """Several of them."""
+    return [key(one) for one in listed]
+
+
+def rotated(changed: Changed, listed: Iterable[Listed]) -> pb.RotateResponse:
+    """The answer to Rotate."""
+    return pb.RotateResponse(
+        keys=keys(listed), activate_time=timestamp(changed.activate_time), ring_revision=changed.revision
+    )
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """Seconds since the epoch, to the millisecond."""
+    millis = round(seconds * 1000)
+    return Timestamp(seconds=millis // 1000, nanos=millis % 1000 * 1_000_000)
+
+
+def _object(struct: Struct) -> dict[str, object]:
+    return {name: _json(value) for name, value in struct.fields.items()}
+
+
+def _json(value: Value) -> object:
+    # Struct knows doubles only: an integral number becomes a JSON integer where the double is sure to be the number that was meant.
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            if not isfinite(number):
+                raise ValueError("NaN and Infinity are not JSON")
+            if not number.is_integer():
+                return number
+            if abs(number) > EXACT:
+                raise ValueError("a whole number beyond 2^53 is not exact here; send claims_json")
+            return int(number)
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return _object(value.struct_value)
+        case "list_value":
+            return [_json(item) for item in value.list_value.values]
+        case _:
+            return None
+
+
+def view(values: Mapping[str, object]) -> Struct:
+    """Claims for people; numbers are doubles."""
+    struct = Struct()
+    json_format.ParseDict(dict(values), struct)
+    return struct

@@ -1,0 +1,40 @@
+"""Server reflection, v1alpha and v1. grpcio-reflection knows v1alpha only; v1 has the same messages under another name."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator
+from typing import Any
+
+import grpc
+import structlog
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from sidecar.logs import frames
+
+V1 = "grpc.reflection.v1.ServerReflection"
+V1ALPHA = reflection.SERVICE_NAME
+
+_log = structlog.get_logger()
+
+
+def handlers(services: tuple[str, ...]) -> tuple[grpc.GenericRpcHandler, ...]:
+    """Handlers that tell of these services, and of reflection itself."""
+    servicer = reflection.aio.ReflectionServicer((*services, V1, V1ALPHA))
+
+    async def info(
+        requests: AsyncIterable[reflection_pb2.ServerReflectionRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[reflection_pb2.ServerReflectionResponse]:
+        try:
+            async for response in servicer.ServerReflectionInfo(requests, context):
+                yield response
+        except Exception as error:  # noqa: BLE001
+            # gRPC would send the exception's text.
+            _log.error("reflection.failed", error_type=type(error).__name__, frames=frames(error))
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+    method = grpc.stream_stream_rpc_method_handler(
+        info,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    return tuple(grpc.method_handlers_generic_handler(name, {"ServerReflectionInfo": method}) for name in (V1, V1ALPHA))

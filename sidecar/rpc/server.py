@@ -1,0 +1,125 @@
+"""A gRPC server for one address. The address is the caller's identity, so each has a server object of its own.
+
+gRPC tells nothing about the peer of a Unix socket, and would silently take over a socket that another process serves: hence one server
+per socket, and a lock file beside it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from sidecar.caller import Caller, Plane
+from sidecar.config import Address
+from sidecar.rpc import reflection
+from sidecar.rpc.boundary import BATCH_BYTES, Boundary
+from sidecar.rpc.health import Health
+from sidecar.rpc.servicers import ADMIN_SERVICE, TOKEN_SERVICE, Verbs, admin_service, token_service
+
+OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_receive_message_length", BATCH_BYTES),
+    ("grpc.max_send_message_length", 2 * BATCH_BYTES),
+    ("grpc.max_metadata_size", 8 * 1024),
+    ("grpc.absolute_max_metadata_size", 8 * 1024),
+    ("grpc.max_concurrent_streams", 128),
+    ("grpc.max_connection_idle_ms", 60_000),
+    ("grpc.max_connection_age_ms", 30 * 60_000),
+    ("grpc.max_connection_age_grace_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", 2_000),
+    ("grpc.max_allowed_incoming_connections", 1_000),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.max_ping_strikes", 2),
+)
+"""Each was attacked and held; README.md says with what."""
+
+HEALTH_SERVICE = "grpc.health.v1.Health"
+SERVICES = {Plane.APP: (TOKEN_SERVICE,), Plane.ADMIN: (TOKEN_SERVICE, ADMIN_SERVICE)}
+
+
+class ListenError(Exception):
+    """An address cannot be served; the text says why and what to do."""
+
+
+class Server:
+    """One address of one plane."""
+
+    def __init__(self, plane: Plane, address: Address, verbs: Verbs, boundary: Boundary, health: Health) -> None:
+        self.address = address
+        self._lock: int | None = None
+        caller = Caller(address.caller, plane)
+        self._server = grpc.aio.server(options=OPTIONS)
+        services = [token_service(verbs, boundary, caller)]
+        if plane is Plane.ADMIN:
+            services.append(admin_service(verbs, boundary, caller))
+        self._server.add_generic_rpc_handlers((*services, *reflection.handlers((*SERVICES[plane], HEALTH_SERVICE))))
+        health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
+
+    async def start(self) -> None:
+        """Listen. `ListenError` if the address is taken or may not be used."""
+        try:
+            if self.address.kind == "unix":
+                self._bind_unix(Path(self.address.path))
+            else:
+                self._bind_tcp()
+        except (OSError, RuntimeError, LookupError) as error:
+            self.release()
+            detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise ListenError(f"{self.address}: {detail}") from None
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Take no new calls, finish those in work, and go. `grace` in seconds."""
+        await self._server.stop(grace)
+        self.release()
+
+    def release(self) -> None:
+        """Remove the socket and let go of its lock."""
+        if self._lock is not None:
+            Path(self.address.path).unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = None
+
+    def _bind_unix(self, path: Path) -> None:
+        lock = os.open(
+            path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            raise ListenError(
+                f"{self.address}: another sidecar serves this socket; stop it, or listen elsewhere"
+            ) from None
+        self._lock = lock
+        if path.exists() and not path.is_socket():
+            raise ListenError(f"{self.address}: a file that is not a socket is in the way")
+        path.unlink(missing_ok=True)
+        before = os.umask(0o777 & ~self.address.mode)
+        try:
+            self._server.add_insecure_port(f"unix:{path}")
+        finally:
+            os.umask(before)
+        if self.address.group:
+            shutil.chown(path, group=self.address.group)
+
+    def _bind_tcp(self) -> None:
+        host, port = self.address.host, self.address.port
+        # gRPC reports a taken port as an unreadable sentence: ask the kernel first.
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+            except OSError as error:
+                raise ListenError(
+                    f"{self.address}: {error.strerror}; is another sidecar running? Choose another port, or stop the other program"
+                ) from None
+        self._server.add_insecure_port(str(self.address))

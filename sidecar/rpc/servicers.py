@@ -1,0 +1,247 @@
+"""The two services: unpack, call the verb, pack. What a caller may do is the policy's matter."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from tokensidecar.v1 import admin_service_pb2 as admin, token_service_pb2 as pb
+
+from sidecar.caller import Caller
+from sidecar.errors import InvalidRequestError, SidecarError, UnimplementedError, Violation
+from sidecar.issue import Draft, Issue
+from sidecar.keyring import KeyUse
+from sidecar.keys import Keys
+from sidecar.revoke_keys import RevokeKeys
+from sidecar.rotate import Rotate
+from sidecar.rpc import messages
+from sidecar.rpc.boundary import BATCH_BYTES, Boundary, Call, RequestT
+from sidecar.validate import Validate
+
+ITEMS = 1000
+PAGE, PAGE_MOST = 100, 1000
+SLICE = 0.001  # seconds of a batch's work before the loop may turn to others
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+TOKEN_SERVICE = pb.DESCRIPTOR.services_by_name["TokenService"].full_name
+ADMIN_SERVICE = admin.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs:
+    """Everything that the services can ask for."""
+
+    issue: Issue
+    validate: Validate
+    rotate: Rotate
+    revoke_keys: RevokeKeys
+    keys: Keys
+    fresh_id: Callable[[], str]
+    """A random token id, at least 128 bits."""
+
+
+def token_service(verbs: Verbs, boundary: Boundary, caller: Caller) -> grpc.GenericRpcHandler:
+    """TokenService, as the server of one socket registers it; that socket stands for `caller`."""
+    service = _TokenServicer(verbs)
+    return grpc.method_handlers_generic_handler(
+        TOKEN_SERVICE,
+        {
+            "Issue": boundary.wrap("Issue", pb.IssueRequest, service.issue, caller),
+            "Validate": boundary.wrap("Validate", pb.ValidateRequest, service.validate, caller),
+            "BatchIssue": boundary.wrap(
+                "BatchIssue", pb.BatchIssueRequest, service.batch_issue, caller, limit=BATCH_BYTES
+            ),
+            "BatchValidate": boundary.wrap(
+                "BatchValidate", pb.BatchValidateRequest, service.batch_validate, caller, limit=BATCH_BYTES
+            ),
+            "Refresh": boundary.wrap("Refresh", pb.RefreshRequest, _not_yet, caller),
+            "Revoke": boundary.wrap("Revoke", pb.RevokeRequest, _not_yet, caller),
+            "Rotate": boundary.wrap("Rotate", pb.RotateRequest, service.rotate, caller),
+            "GetJwks": boundary.wrap("GetJwks", pb.GetJwksRequest, service.get_jwks, caller),
+        },
+    )
+
+
+def admin_service(verbs: Verbs, boundary: Boundary, caller: Caller) -> grpc.GenericRpcHandler:
+    """AdminService, for the sockets of the admin plane alone."""
+    service = _AdminServicer(verbs)
+    return grpc.method_handlers_generic_handler(
+        ADMIN_SERVICE,
+        {
+            "ListKeys": boundary.wrap("ListKeys", admin.ListKeysRequest, service.list_keys, caller),
+            "RevokeKeys": boundary.wrap("RevokeKeys", admin.RevokeKeysRequest, service.revoke_keys, caller),
+            "RevokeSubject": boundary.wrap("RevokeSubject", admin.RevokeSubjectRequest, _not_yet, caller),
+            "RevokeTokenId": boundary.wrap("RevokeTokenId", admin.RevokeTokenIdRequest, _not_yet, caller),
+        },
+    )
+
+
+async def _not_yet(call: Call[RequestT]) -> Message:  # noqa: ARG001 - as every method
+    raise UnimplementedError
+
+
+class _TokenServicer:
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    async def issue(self, call: Call[pb.IssueRequest]) -> pb.IssueResponse:
+        grant = messages.grant(call.request)
+        return messages.issued(self._verbs.issue(call.caller, grant, call.request_id, self._verbs.fresh_id()))
+
+    async def validate(self, call: Call[pb.ValidateRequest]) -> pb.ValidateResponse:
+        accepted = await self._verbs.validate(call.caller, messages.demand(call.request), call.request_id)
+        return messages.accepted(accepted, with_claims=call.request.with_claims)
+
+    async def batch_issue(self, call: Call[pb.BatchIssueRequest]) -> pb.BatchIssueResponse:
+        issue, fresh_id = self._verbs.issue, self._verbs.fresh_id
+        _count(len(call.request.requests))
+
+        async def draft(request: pb.IssueRequest) -> Draft | pb.IssueResult:
+            try:
+                return issue.draft(call.caller, messages.grant(request), call.request_id, fresh_id())
+            except SidecarError as error:
+                return pb.IssueResult(error=messages.item_error(error))
+
+        async def make(drafted: Draft | pb.IssueResult) -> pb.IssueResult:
+            if isinstance(drafted, pb.IssueResult):
+                return drafted
+            try:
+                return pb.IssueResult(response=messages.issued(issue.make(call.caller, drafted, call.request_id)))
+            except SidecarError as error:
+                return pb.IssueResult(error=messages.item_error(error))
+
+        # All drafts first: the answer's size is judged before the first token exists.
+        drafts = await _each(call, call.request.requests, draft)
+        size = sum(d.size + 256 if isinstance(d, Draft) else d.ByteSize() for d in drafts)
+        if size > BATCH_BYTES:
+            raise InvalidRequestError(
+                Violation(
+                    "requests",
+                    f"the answer would have about {size} bytes; at most {BATCH_BYTES} are allowed, so send fewer",
+                )
+            )
+        return pb.BatchIssueResponse(results=await _each(call, drafts, make))
+
+    async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
+        _count(len(call.request.requests))
+
+        async def one(request: pb.ValidateRequest) -> pb.ValidateResult:
+            try:
+                accepted = await self._verbs.validate(call.caller, messages.demand(request), call.request_id)
+                return pb.ValidateResult(response=messages.accepted(accepted, with_claims=request.with_claims))
+            except SidecarError as error:
+                return pb.ValidateResult(error=messages.item_error(error))
+
+        # Validating has no effect while there are no one-time profiles, so the answer's size can be judged when it is there.
+        response = pb.BatchValidateResponse(results=await _each(call, call.request.requests, one))
+        if response.ByteSize() > BATCH_BYTES:
+            raise InvalidRequestError(
+                Violation("requests", f"the answer has more than {BATCH_BYTES} bytes; send fewer tokens at once")
+            )
+        return response
+
+    async def rotate(self, call: Call[pb.RotateRequest]) -> pb.RotateResponse:
+        request = call.request
+        profile = request.profile or "default"
+        changed = await self._verbs.rotate(
+            call.caller,
+            profile,
+            messages.uses(request.key_use),
+            expected=request.expected_ring_revision,
+            rotation_id=messages.words("request_id", request.request_id, 128),
+            why=messages.words("reason", request.reason),
+            request_id=call.request_id,
+            alive=call.alive,
+        )
+        return messages.rotated(changed, self._verbs.keys.of(profile))
+
+    async def get_jwks(self, call: Call[pb.GetJwksRequest]) -> pb.GetJwksResponse:
+        uses = messages.uses(call.request.key_use) or tuple(KeyUse)
+        text, revision = self._verbs.keys.jwks(call.caller, call.request.profile or "default", uses, call.request_id)
+        return pb.GetJwksResponse(jwks_json=text, ring_revision=revision)
+
+
+class _AdminServicer:
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    async def list_keys(self, call: Call[admin.ListKeysRequest]) -> admin.ListKeysResponse:
+        request = call.request
+        if request.page_size < 0:
+            raise InvalidRequestError(Violation("page_size", "0 for the default, or how many keys at most"))
+        size = min(request.page_size or PAGE, PAGE_MOST)
+        start = _page_start(request.page_token)
+        listed = self._verbs.keys.listed(call.caller, request.profile, call.request_id)
+        after = [one for one in listed if (one.profile, one.key.use.value, one.key.create_time, one.key.key_id) > start]
+        page = after[:size]
+        more = ""
+        if len(after) > size:
+            last = page[-1]
+            more = _page_token(last.profile, last.key.use.value, last.key.create_time, last.key.key_id)
+        return admin.ListKeysResponse(keys=messages.keys(page), next_page_token=more)
+
+    async def revoke_keys(self, call: Call[admin.RevokeKeysRequest]) -> admin.RevokeKeysResponse:
+        request = call.request
+        bad = []
+        if not request.profile:
+            bad.append(Violation("profile", "required: an incident never falls upon a default by omission"))
+        if not request.key_ids or len(request.key_ids) > ITEMS:
+            bad.append(Violation("key_ids", f"required: the ids of the compromised keys, 1 to {ITEMS}"))
+        if bad:
+            raise InvalidRequestError(*bad)
+        revoked = await self._verbs.revoke_keys(
+            call.caller,
+            request.profile,
+            frozenset(request.key_ids),
+            why=messages.words("reason", request.reason),
+            request_id=call.request_id,
+            alive=call.alive,
+        )
+        return admin.RevokeKeysResponse(
+            keys=messages.keys(self._verbs.keys.of(request.profile)),
+            ring_revision=revoked.changed.revision,
+            effective_time=messages.timestamp(revoked.effective_time),
+        )
+
+
+def _count(items: int) -> None:
+    if not 1 <= items <= ITEMS:
+        raise InvalidRequestError(Violation("requests", f"1 to {ITEMS} items, not {items}"))
+
+
+async def _each(
+    call: Call[RequestT], items: Iterable[ItemT], work: Callable[[ItemT], Awaitable[ResultT]]
+) -> list[ResultT]:
+    """The results in order. After each slice of work others get their turn, and a caller that has gone is noticed."""
+    results = []
+    until = time.perf_counter() + SLICE
+    for item in items:
+        results.append(await work(item))
+        if time.perf_counter() > until:
+            await asyncio.sleep(0)
+            call.alive()
+            until = time.perf_counter() + SLICE
+    return results
+
+
+def _page_token(profile: str, use: str, created: float, key_id: str) -> str:
+    return base64.urlsafe_b64encode(json.dumps([profile, use, created, key_id]).encode()).decode()
+
+
+def _page_start(token: str) -> tuple[str, str, float, str]:
+    if not token:
+        return ("", "", 0.0, "")
+    try:
+        profile, use, created, key_id = json.loads(base64.urlsafe_b64decode(token))
+        return (str(profile), str(use), float(created), str(key_id))
+    except (ValueError, TypeError, RecursionError):
+        raise InvalidRequestError(Violation("page_token", "not a next_page_token of this call")) from None
