@@ -100,13 +100,13 @@ def gate(text: str, *, segments: frozenset[int]) -> Gated:
         if rest == 0:
             if not part and (index, count) != (1, 5):  # the encrypted key is empty under `dir` (RFC 7516 section 5.1)
                 raise InvalidTokenError("gate.empty")
-        elif rest == 1 or part[-1] not in (_LAST_OF_2 if rest == 2 else _LAST_OF_3):  # noqa: PLR2004 # bytes left over
+        elif rest == 1 or part[-1] not in (_LAST_OF_2 if rest == 2 else _LAST_OF_3):
             raise InvalidTokenError("gate.base64url")
 
     header = _header(parts[0], _NAMES[count])
     try:
         alg = header["alg"]
-        enc = header["enc"] if count == 5 else ""  # noqa: PLR2004 # a JWE
+        enc = header["enc"] if count == 5 else ""
     except KeyError:
         raise InvalidTokenError("gate.header_missing") from None
     typ, cty = header.get("typ"), header.get("cty")
