@@ -16,29 +16,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sidecar import directories
-from sidecar.fields import Choice, Duration, Field, Flag, JsonSchema, Location, Section, Text, Texts, Whole, spell
+from sidecar.fields import Choice, Kind, Section, spell
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
+from sidecar.sections import (
+    ADDRESS,
+    ADDRESS_TEXT,
+    CLAIMS,
+    HTTP_OFF,
+    KEYS,
+    LISTEN,
+    LOG_LEVELS,
+    PROFILE,
+    PROFILE_NAME,
+    PUBLISH_AHEAD,
+    TABLES,
+    TABLES_LATER,
+)
 
 SYSTEM_FILE = Path("/etc/tokensidecar/config.toml")
 SOCKET_PATH_MAX = 107  # bytes: sun_path less its NUL
 KEYS_AT_ONCE = 100
-PUBLISH_AHEAD = 1800  # seconds, of profiles whose JWKS others cache
-LOG_LEVELS = ("debug", "info", "warning", "error")
-REGISTERED_CLAIMS = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "cnf", "sid"})
-HTTP_OFF = "off"
 _MORE_FILE_BYTES_THAN_ANYONE_NEEDS = 1 << 20
-
-_NAME = Text("a name of a-z, 0-9, _ and -, at most 64 characters", "[a-z0-9][a-z0-9_-]{0,63}")
-_LINE = Text("text of 1 to 255 characters without control characters", r"[^\x00-\x1f\x7f]{1,255}")
-_CLAIM = Text(
-    "the name of a claim that is not a registered one",
-    rf"(?!(?:{'|'.join(sorted(REGISTERED_CLAIMS))})$)[^\x00-\x1f\x7f]{{1,128}}",
-)
-_ADDRESS = Text(
-    'an address: "unix:/absolute/path" or "127.0.0.1:8790"',
-    r"unix:/[^\x00-\x1f\x7f]+|[0-9.]+:[0-9]{1,5}|localhost:[0-9]{1,5}|\[[0-9a-fA-F:.]+\]:[0-9]{1,5}",
-)
-_PATH = r"/[^\x00-\x1f\x7f]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,191 +124,6 @@ class ConfigError(Exception):
         super().__init__("; ".join(f"{key}: {problem}" for key, problem in problems))
         self.source = source
         self.problems = problems
-
-
-LISTEN = Section(
-    {
-        "app": Field(
-            Texts(_ADDRESS),
-            "Where services call: issue and validate.",
-            '["unix:<runtime>/app/app.sock", "127.0.0.1:8790"]',
-        ),
-        "admin": Field(
-            Texts(_ADDRESS),
-            "Where operators call: rotate, keys. Empty: nowhere.",
-            '["unix:<runtime>/admin/admin.sock"]; without a file also "127.0.0.1:8791"',
-        ),
-        "http": Field(
-            Text(
-                f'a TCP address such as "127.0.0.1:8792", or "{HTTP_OFF}"',
-                rf"{HTTP_OFF}|(?!unix:)(?:{_ADDRESS.pattern})",
-            ),
-            f'/livez, /readyz, /metrics, /.well-known/jwks.json. "{HTTP_OFF}": nowhere.',
-            '"127.0.0.1:8792"',
-        ),
-        "allow_http_beyond_loopback": Field(Flag(), "Others on the network can read metrics and readiness.", "false"),
-        "allow_plaintext_tcp": Field(
-            Flag(),
-            "The app plane may listen beyond loopback: tokens and claims cross the network readable, and callers are not told apart.",
-            "false",
-        ),
-    },
-    later={
-        "tls": "mutual TLS",
-        "mtls": "mutual TLS",
-        "envoy": "ext_authz",
-        "forward_auth": "forward auth",
-        "workers": "more than one worker",
-    },
-)
-ADDRESS = Section(
-    {
-        "address": Field(_ADDRESS, "The address that a string would give.", required=True),
-        "mode": Field(Whole(0, 0o777, shown=lambda n: f"0o{n:03o}"), "Mode of the socket file.", "0o660"),
-        "group": Field(
-            Text("the name or number of a group", "[a-z_][a-z0-9_-]{0,31}|[0-9]{1,10}"), "Group of the socket file."
-        ),
-        "caller": Field(
-            Text('a caller\'s name such as "unix:web"', "(?:unix|tcp):[A-Za-z0-9._-]{1,64}"),
-            "Name of whoever calls through it.",
-            "unix:<file name without .sock>, tcp:app, tcp:admin",
-        ),
-    }
-)
-PROFILE = Section(
-    {
-        "issuer": Field(
-            _LINE, "`iss` of its tokens; with a colon it must be a URI (RFC 7519, section 4.1.1).", required=True
-        ),
-        "audiences": Field(Texts(_LINE, least=1), "The audiences that its tokens may have.", required=True),
-        "format": Field(
-            Choice(("nested", "encrypted"), later=("signed", "phantom")),
-            "nested: signed, then encrypted. encrypted: symmetric and not signed; whoever can validate can also issue.",
-            '"nested"',
-        ),
-        "sign": Field(
-            Choice(("ES256",), later=("ES384", "ES512", "EdDSA", "Ed25519", "PS256", "PS384", "PS512", "RS256")),
-            "JWS algorithm of the inner layer; not for format encrypted.",
-            '"ES256"',
-        ),
-        "encrypt": Field(
-            Choice(
-                ("A256KW",),
-                later=(
-                    "A128KW",
-                    "A192KW",
-                    "A128GCMKW",
-                    "A256GCMKW",
-                    "dir",
-                    "ECDH-ES",
-                    "ECDH-ES+A256KW",
-                    "RSA-OAEP-256",
-                ),
-            ),
-            "JWE key management.",
-            '"A256KW"',
-        ),
-        "content": Field(
-            Choice(("A256GCM",), later=("A128GCM", "A192GCM", "A128CBC-HS256", "A192CBC-HS384", "A256CBC-HS512")),
-            "JWE content encryption.",
-            '"A256GCM"',
-        ),
-        "typ": Field(
-            Text('a media type such as "at+jwt"', r"[a-z0-9.-]{1,58}\+jwt"),
-            "`typ` of the innermost layer (RFC 8725, section 3.11).",
-            '"at+jwt"',
-        ),
-        "ttl": Field(Duration(1, 30 * 86400), "Lifetime of a token whose request names none.", '"5m"'),
-        "max_ttl": Field(Duration(1, 30 * 86400), "The longest lifetime that a request may name.", '"1h"'),
-        "leeway": Field(Duration(0, 30), "By how much clocks may differ when times in a token are checked.", '"5s"'),
-        "max_token_bytes": Field(Whole(512, 16384), "The largest token that is issued.", "4096"),
-        "max_staleness": Field(
-            Duration(1, 86400),
-            "As keys.max_staleness, for this profile; at most that and at least keys.propagation.",
-            "keys.max_staleness",
-        ),
-        "published": Field(
-            Flag(),
-            f"Its public keys are in /.well-known/jwks.json; a successor is prepared {spell(PUBLISH_AHEAD)} ahead.",
-            "false",
-        ),
-    },
-    later={
-        "refresh": "refresh tokens",
-        "one_time": "one-time tokens",
-        "imported": "imported keys",
-        "import": "imported keys",
-        "revocation": "revocation of tokens",
-        "confirmation": "tokens bound to a key",
-    },
-)
-CLAIMS = Section(
-    {
-        "allow": Field(Texts(_CLAIM), "Names that further claims may have.", "any"),
-        "require": Field(Texts(_CLAIM), "Names that further claims must have."),
-    }
-)
-KEYS = Section(
-    {
-        "store": Field(
-            Location({"sqlite": _PATH}, '"sqlite:/absolute/path"', later=("file", "postgresql", "kubernetes")),
-            "Where rings are kept.",
-            '"sqlite:<state>/state.db"',
-        ),
-        "kek": Field(
-            Location({"file": _PATH}, '"file:/absolute/path"', later=("awskms", "pkcs11", "vault")),
-            "The key-encryption key, which seals rings.",
-            '"file:<state>/kek"',
-        ),
-        "role": Field(Choice(("both",), later=("issuer", "validator")), "What this sidecar does.", '"both"'),
-        "single_pod": Field(
-            Flag(), "Inside a Kubernetes pod: it is meant that no other pod can validate this one's tokens.", "false"
-        ),
-        "rotate_every": Field(Duration(3, 365 * 86400), "Age at which a key gets a successor.", '"24h"'),
-        "propagation": Field(Duration(1, 3600), "How long before its activation a key is prepared.", '"30s"'),
-        "max_staleness": Field(
-            Duration(1, 86400), "How long a sidecar may answer on what it last saw in the store.", '"15m"'
-        ),
-        "max_skew": Field(Duration(1, 30), "A clock further from the store's than this makes a sidecar stale.", '"5s"'),
-        "refresh_interval": Field(Duration(1, 3600), "How often a sidecar looks for a new revision.", '"5s"'),
-    }
-)
-AUDIT = Section(
-    {
-        "sink": Field(Choice(("stdout",), later=("file",)), "Where decisions are put on record.", '"stdout"'),
-        "required": Field(Flag(), "No record, no answer: AUDIT_UNAVAILABLE.", "false"),
-    }
-)
-LOG = Section({"level": Field(Choice(LOG_LEVELS), "The least severe log line that is written.", '"info"')})
-TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG}
-TABLES_LATER = {
-    "policy": "policies per caller",
-    "refresh": "refresh tokens",
-    "envoy": "ext_authz",
-    "tls": "mutual TLS",
-    "revocation": "revocation of tokens",
-}
-SECTIONS: dict[str, Section] = {
-    "listen": LISTEN,
-    "listen.app[], listen.admin[]": ADDRESS,
-    "profiles.NAME": PROFILE,
-    "profiles.NAME.claims": CLAIMS,
-    "keys": KEYS,
-    "audit": AUDIT,
-    "log": LOG,
-}
-"""Every section, by the name that the reference table gives it."""
-VARIABLES = {
-    "TOKENSIDECAR_CONFIG": "the file, unless --config names one",
-    "TOKENSIDECAR_LISTEN_APP": "listen.app, separated by commas",
-    "TOKENSIDECAR_LISTEN_ADMIN": "listen.admin, separated by commas",
-    "TOKENSIDECAR_LISTEN_HTTP": "listen.http",
-    "TOKENSIDECAR_LOG_LEVEL": "log.level",
-    "TOKENSIDECAR_KEK": "keys.kek",
-    "TOKENSIDECAR_RUNTIME_DIR": "the directory of sockets (<runtime>)",
-    "TOKENSIDECAR_STATE_DIR": "the directory of database and key-encryption key (<state>)",
-}
-"""The variables that the server reads, and what each sets."""
 
 
 def load(path: str | None, env: Mapping[str, str]) -> Config:
@@ -413,7 +226,7 @@ class _Reader:
                 self._problem(f"{at}.{name}", str(error))
         return values
 
-    def _from_env(self, variable: str, kind: Any, otherwise: Any) -> Any:
+    def _from_env(self, variable: str, kind: Kind, otherwise: Any) -> Any:
         given = self._env.get(variable)
         if not given:
             return otherwise
@@ -450,7 +263,7 @@ class _Reader:
 
     def _addresses(self, plane: str, key: str, found: object) -> tuple[Address, ...]:
         if not isinstance(found, list):
-            self._problem(key, f"must be a list of addresses: {_ADDRESS.meaning}")
+            self._problem(key, f"must be a list of addresses: {ADDRESS_TEXT.meaning}")
             return ()
         read = (self._address(f"{key}[{i}]", each, plane) for i, each in enumerate(found))
         return tuple(address for address in read if address is not None)
@@ -577,7 +390,7 @@ class _Reader:
         for name, table in found.items():
             key = f"profiles.{name}"
             try:
-                _NAME.read(name)
+                PROFILE_NAME.read(name)
             except ValueError as error:
                 self._problem(key, f"the name of a profile {error}")
                 continue
@@ -637,26 +450,3 @@ def _tcp_problem(host: str, port: int) -> str | None:
     except ValueError as error:
         return str(error)
     return None if 1 <= port <= 65535 else "the port must be from 1 to 65535"
-
-
-def json_schema() -> JsonSchema:
-    """JSON Schema (draft 2020-12) of the file. What needs more than one key to judge is left to `load`."""
-    address: JsonSchema = {"anyOf": [_ADDRESS.schema(), ADDRESS.schema()]}
-    planes = {
-        name: {"type": "array", "items": address, "description": LISTEN.fields[name].purpose}
-        for name in ("app", "admin")
-    }
-    listen, profile = LISTEN.schema(planes), PROFILE.schema({"claims": CLAIMS.schema()})
-    profiles = {
-        "type": "object",
-        "propertyNames": {"pattern": f"^(?:{_NAME.pattern})$"},
-        "additionalProperties": profile,
-    }
-    tables = {name: section.schema() for name, section in TABLES.items()} | {"listen": listen, "profiles": profiles}
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "Token Sidecar configuration",
-        "type": "object",
-        "properties": tables,
-        "additionalProperties": False,
-    }

@@ -1,0 +1,466 @@
+"""The configuration: what is read, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, strategies as st
+
+from sidecar import config, directories
+from sidecar.config import Address, Config, ConfigError, load
+from sidecar.fields import Duration, spell
+from sidecar.profile import DEFAULT, Format
+from sidecar.sections import SECTIONS, TABLES, json_schema
+
+GOOD = """
+[listen]
+app   = ["unix:/run/ts/app/app.sock", "127.0.0.1:9790", { address = "unix:/run/ts/web/web.sock", mode = 0o600, group = "mesh" }]
+admin = ["unix:/run/ts/admin/admin.sock"]
+http  = "127.0.0.1:9792"
+
+[profiles.default]
+issuer    = "https://tokens.example.com"
+audiences = ["orders", "billing"]
+format    = "nested"
+sign      = "ES256"
+encrypt   = "A256KW"
+content   = "A256GCM"
+ttl       = "10m"
+max_ttl   = "2h"
+leeway    = "3s"
+max_token_bytes = 8192
+max_staleness = "5m"
+
+[profiles.default.claims]
+allow = ["role", "tenant"]
+require = ["tenant"]
+
+[profiles.unit]
+issuer = "unit"
+audiences = ["a"]
+format = "encrypted"
+
+[keys]
+store        = "sqlite:/srv/ts/state.db"
+kek          = "file:/srv/ts/kek"
+role         = "both"
+rotate_every = "12h"
+propagation  = "20s"
+max_staleness = "10m"
+max_skew = "4s"
+refresh_interval = "3s"
+
+[audit]
+sink     = "stdout"
+required = true
+
+[log]
+level = "warning"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def read(file: Path, text: str, **env: str) -> Config:
+    file.write_text(text, encoding="utf-8")
+    return load(str(file), env)
+
+
+def problems(file: Path, text: str, **env: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        read(file, text, **env)
+    return dict(caught.value.problems)
+
+
+def test_a_full_file_is_read(file: Path) -> None:
+    found = read(file, GOOD)
+    assert [str(address) for address in found.listen.app] == [
+        "unix:/run/ts/app/app.sock",
+        "127.0.0.1:9790",
+        "unix:/run/ts/web/web.sock",
+    ]
+    assert [address.caller for address in found.listen.app] == ["unix:app", "tcp:app", "unix:web"]
+    assert found.listen.app[2] == Address(
+        "unix", path="/run/ts/web/web.sock", caller="unix:web", mode=0o600, group="mesh"
+    )
+    assert str(found.listen.http) == "127.0.0.1:9792"
+    default = found.profiles["default"]
+    assert (default.issuer, default.audiences, default.ttl, default.max_ttl, default.leeway) == (
+        "https://tokens.example.com",
+        ("orders", "billing"),
+        600,
+        7200,
+        3,
+    )
+    assert (default.claims.allow, default.claims.require) == (frozenset({"role", "tenant"}), frozenset({"tenant"}))
+    assert (default.rotate_every, default.propagation, default.max_staleness, default.max_skew) == (43200, 20, 300, 4)
+    unit = found.profiles["unit"]
+    assert (unit.format, unit.sign, unit.max_staleness) == (Format.ENCRYPTED, "", 600)
+    assert (found.keys.store_path, found.keys.kek_path, found.keys.refresh_interval) == (
+        Path("/srv/ts/state.db"),
+        Path("/srv/ts/kek"),
+        3,
+    )
+    assert found.audit.required
+    assert found.log_level == "warning"
+
+
+def test_without_a_file_the_built_in_profile_is_in_force_and_said_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(config, "SYSTEM_FILE", tmp_path / "absent.toml")
+    found = load(None, {"TOKENSIDECAR_RUNTIME_DIR": "/r", "TOKENSIDECAR_STATE_DIR": "/s"})
+    assert found.source is None
+    assert found.profiles == {"default": DEFAULT}
+    assert list(map(str, found.listen.app)) == ["unix:/r/app/app.sock", "127.0.0.1:8790"]
+    assert list(map(str, found.listen.admin)) == ["unix:/r/admin/admin.sock", "127.0.0.1:8791"]
+    assert (found.keys.store, found.keys.kek) == ("sqlite:/s/state.db", "file:/s/kek")
+    said = "\n".join(found.notes)
+    for fact in ("embedded defaults", "admin plane listens on TCP 127.0.0.1:8791", "any audience", "no policy"):
+        assert fact in said
+
+
+def test_with_a_file_the_admin_plane_is_on_its_socket_alone(file: Path) -> None:
+    found = read(file, "", TOKENSIDECAR_RUNTIME_DIR="/r")
+    assert list(map(str, found.listen.admin)) == ["unix:/r/admin/admin.sock"]
+    assert found.profiles == {"default": DEFAULT}
+
+
+def test_the_argument_goes_before_the_variable_and_the_variable_before_the_system_file(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = tmp_path / "named.toml"
+    named.write_text('[log]\nlevel = "error"\n', encoding="utf-8")
+    system = tmp_path / "system.toml"
+    system.write_text('[log]\nlevel = "debug"\n', encoding="utf-8")
+    monkeypatch.setattr(config, "SYSTEM_FILE", system)
+    file.write_text('[log]\nlevel = "warning"\n', encoding="utf-8")
+    env = {"TOKENSIDECAR_CONFIG": str(named)}
+    assert load(str(file), env).log_level == "warning"
+    assert load(None, env).log_level == "error"
+    assert load(None, {}).log_level == "debug"
+
+
+def test_the_environment_overrides_the_file(file: Path) -> None:
+    found = read(
+        file,
+        GOOD,
+        TOKENSIDECAR_LISTEN_APP="unix:/tmp/x.sock, [::1]:1234",
+        TOKENSIDECAR_LISTEN_ADMIN="localhost:1235",
+        TOKENSIDECAR_LISTEN_HTTP="off",
+        TOKENSIDECAR_LOG_LEVEL="debug",
+        TOKENSIDECAR_KEK="file:/run/secrets/kek",
+    )
+    assert list(map(str, found.listen.app)) == ["unix:/tmp/x.sock", "[::1]:1234"]
+    assert list(map(str, found.listen.admin)) == ["127.0.0.1:1235"]
+    assert found.listen.http is None
+    assert (found.log_level, found.keys.kek) == ("debug", "file:/run/secrets/kek")
+
+
+def test_every_problem_is_reported_at_once(file: Path) -> None:
+    found = problems(
+        file,
+        """
+        lisen = 1
+        [listen]
+        app = ["nonsense", { adress = "127.0.0.1:1" }]
+        http = "0.0.0.0:8792"
+        [profiles.a]
+        issuer = "a:b c"
+        format = "signed"
+        ttl = "2h"
+        typo = 1
+        [profiles."A B"]
+        [keys]
+        store = "postgresql://db/ts"
+        max_skew = 3
+        [audit]
+        sink = "file:/var/log/audit"
+        required = "yes"
+        [policy.web]
+        caller = "unix:app"
+        """,
+    )
+    assert set(found) == {
+        "lisen",
+        "listen.app[0]",
+        "listen.app[1].adress",
+        "listen.app[1].address",
+        "listen.http",
+        "profiles.a.issuer",
+        "profiles.a.audiences",
+        "profiles.a.format",
+        "profiles.a.ttl",
+        "profiles.a.typo",
+        "profiles.A B",
+        "keys.store",
+        "keys.max_skew",
+        "audit.sink",
+        "audit.required",
+        "policy",
+    }
+    assert "did you mean listen" in found["lisen"]
+    for later in ("profiles.a.format", "keys.store", "audit.sink", "policy"):
+        assert "not in this version" in found[later]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "word"),
+    [
+        ('[listen]\napp = ["0.0.0.0:8790"]', "listen.app", "allow_plaintext_tcp"),
+        ('[listen]\nadmin = ["10.0.0.1:8791"]\nallow_plaintext_tcp = true', "listen.admin", "mutual TLS"),
+        ('[listen]\nhttp = "[::]:8792"', "listen.http", "allow_http_beyond_loopback"),
+        ('[listen]\nhttp = "unix:/x.sock"', "listen.http", "TCP address"),
+        ("[listen]\napp = []", "listen.app", "at least one"),
+        ('[listen]\napp = "127.0.0.1:1"', "listen.app", "list"),
+        ('[listen]\napp = ["example.com:1"]', "listen.app[0]", "address"),
+        ('[listen]\napp = ["127.0.0.1:0"]', "listen.app[0]", "1 to 65535"),
+        ('[listen]\napp = ["unix:relative.sock"]', "listen.app[0]", "absolute"),
+        (f'[listen]\napp = ["unix:/{"x" * 107}"]', "listen.app[0]", "107 bytes"),
+        ('[listen]\napp = ["unix:/a/app.sock", "unix:/b/app.sock"]', "listen.app", "caller"),
+        ('[listen]\napp = ["127.0.0.1:8792"]', "listen.http", "taken"),
+        ('[listen]\napp = [{ address = "127.0.0.1:1", mode = 0o600 }]', "listen.app[0]", "socket's"),
+        ('[listen]\napp = [{ address = "127.0.0.1:1", caller = "unix:x" }]', "listen.app[0]", "begin with tcp:"),
+        ("[listen]\ntls = true", "listen.tls", "not in this version"),
+        ('[keys]\nkek = "awskms:arn:x"', "keys.kek", "not in this version"),
+        ('[keys]\nkek = { issue = "file:/a", open = "file:/b" }', "keys.kek", "file:/absolute/path"),
+        ('[keys]\nrole = "issuer"', "keys.role", "not in this version"),
+        ('[keys]\nstore = "sqlite:relative.db"', "keys.store", "absolute"),
+        ('[keys]\nrotate_every = "40m"\npropagation = "50m"\nmax_staleness = "1h"', "keys.rotate_every", "3010s"),
+        ('[keys]\nrotate_every = "40s"', "keys.rotate_every", "ring holds"),
+        ('[keys]\nrefresh_interval = "30s"', "keys.refresh_interval", "propagation"),
+        ('[keys]\nmax_staleness = "10s"', "keys.max_staleness", "propagation"),
+        ('[keys]\nmax_skew = "31s"', "keys.max_skew", "1s to 30s"),
+        ('profiles = "x"', "profiles", "table"),
+        ('[profiles.a]\naudiences = ["x"]', "profiles.a.issuer", "required"),
+        ('[profiles.a]\nissuer = "i"', "profiles.a.audiences", "required"),
+        ('[profiles.a]\nissuer = "i"\naudiences = []', "profiles.a.audiences", "at least one"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x", "x"]', "profiles.a.audiences", "twice"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nsign = "none"', "profiles.a.sign", "ES256"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nencrypt = "RSA1_5"', "profiles.a.encrypt", "A256KW"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nleeway = "31s"', "profiles.a.leeway", "0s to 30s"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nmax_staleness = "1h"', "profiles.a.max_staleness", "15m"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "encrypted"\nsign = "ES256"', "profiles.a.sign", "symmetric"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\npublished = true\n[keys]\nrotate_every = "5m"', "keys.rotate_every", "1810s"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { require = ["sub"] }', "profiles.a.claims.require", "registered"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { allow = ["a"], require = ["b"] }', "profiles.a.claims.require", "allow"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nrefresh = true', "profiles.a.refresh", "not in this version"),
+        ('[log]\nlevel = "loud"', "log.level", "debug"),
+    ],
+)  # fmt: skip
+def test_what_is_no_good_is_refused_by_its_key(file: Path, text: str, key: str, word: str) -> None:
+    found = problems(file, text)
+    assert set(found) == {key}
+    assert word in found[key]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TOKENSIDECAR_LISTEN_APP", "nowhere"),
+        ("TOKENSIDECAR_LISTEN_HTTP", "0.0.0.0:1"),
+        ("TOKENSIDECAR_LOG_LEVEL", "loud"),
+        ("TOKENSIDECAR_KEK", "plain-secret"),
+        ("TOKENSIDECAR_RUNTIME_DIR", "relative"),
+    ],
+)
+def test_a_bad_variable_is_refused_by_its_name_and_not_quoted(file: Path, variable: str, value: str) -> None:
+    found = problems(file, "", **{variable: value})
+    assert all(key.startswith(variable) for key in found if key.startswith("TOKENSIDECAR"))
+    assert any(key.startswith(variable) for key in found)
+    assert "plain-secret" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(b"a = ", "TOML"), (b"\xff", "UTF-8"), (b"a = " + b"[" * 5000, "TOML"), (b" " * (1 << 20) + b" ", "1 MiB")],
+)
+def test_what_is_no_toml_is_refused(file: Path, content: bytes, word: str) -> None:
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=word):
+        load(str(file), {})
+
+
+def test_an_absent_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(str(tmp_path / "absent.toml"), {})
+
+
+def test_looseness_is_said(file: Path) -> None:
+    text = (
+        '[listen]\napp = ["0.0.0.0:8790", { address = "unix:/r/app.sock", mode = 0o666 }]\nallow_plaintext_tcp = true\n'
+        '[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "encrypted"\n'
+    )
+    said = "\n".join(read(file, text, KUBERNETES_SERVICE_HOST="10.0.0.1").notes)
+    for fact in ("beyond loopback", "0666", "also issue", "no other pod"):
+        assert fact in said
+    assert "no other pod" not in "\n".join(
+        read(file, text + "[keys]\nsingle_pod = true", KUBERNETES_SERVICE_HOST="10.0.0.1").notes
+    )
+
+
+# -- schema
+
+
+def _valid(text: str) -> bool:
+    return jsonschema.Draft202012Validator(json_schema()).is_valid(tomllib.loads(text))
+
+
+def test_the_schema_is_a_schema_and_accepts_what_the_reader_accepts() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    assert _valid(GOOD)
+    assert _valid("")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lisen = 1",
+        '[listen]\napp = ["nonsense"]',
+        "[listen]\napp = [{ mode = 0o600 }]",
+        '[profiles.a]\nissuer = "i"',
+        '[profiles."A B"]\nissuer = "i"\naudiences = ["x"]',
+        '[profiles.a]\nissuer = "i"\naudiences = ["x"]\nsign = "none"',
+        '[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { require = ["sub"] }',
+        '[keys]\nstore = "postgresql://db"',
+        "[keys]\nmax_skew = 3",
+        '[audit]\nsink = "file:/x"',
+        '[policy.web]\ncaller = "unix:app"',
+    ],
+)
+def test_the_schema_refuses_what_the_reader_refuses(file: Path, text: str) -> None:
+    assert not _valid(text)
+    assert problems(file, text)
+
+
+VALUES: st.SearchStrategy[Any] = st.one_of(
+    st.sampled_from(
+        [
+            "5m",
+            "127.0.0.1:80",
+            "unix:/a.sock",
+            "ES256",
+            "nested",
+            "both",
+            "stdout",
+            "info",
+            "sqlite:/x",
+            "file:/x",
+            "off",
+            "i",
+        ]
+    ),
+    st.integers(-1, 70000),
+    st.booleans(),
+    st.text(max_size=5),
+    st.lists(st.sampled_from(["x", "127.0.0.1:80", "unix:/a.sock", "iss", ""]), max_size=2),
+)
+
+
+@given(st.data())
+def test_schema_and_reader_agree_on_every_single_value(data: st.DataObject) -> None:
+    section = data.draw(st.sampled_from([s for s in SECTIONS.values() if s is not TABLES["listen"]]))
+    name = data.draw(st.sampled_from(sorted(section.fields)))
+    value = data.draw(VALUES)
+    kind = section.fields[name].kind
+    accepted = jsonschema.Draft202012Validator(kind.schema()).is_valid(value)
+    try:
+        kind.read(value)
+    except ValueError:
+        # Durations have limits that JSON Schema cannot express.
+        assert not accepted or isinstance(kind, Duration)
+    else:
+        assert accepted
+
+
+@given(st.integers(0, 10**7 - 1))
+def test_a_spelled_duration_is_read_back(seconds: int) -> None:
+    assert Duration(0, 10**7).read(spell(seconds)) == seconds
+
+
+# -- directories
+
+
+def test_the_runtime_directory_is_the_first_that_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = tmp_path / "run" / "tokensidecar"
+    monkeypatch.setattr(directories, "_SYSTEM_RUNTIME", system)
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    assert directories.runtime(env) == tmp_path / "tokensidecar"
+    system.parent.mkdir()
+    assert directories.runtime(env) == system
+    assert directories.runtime(env | {"TOKENSIDECAR_RUNTIME_DIR": "/elsewhere"}) == Path("/elsewhere")
+    system.parent.rmdir()
+    assert directories.runtime({}) == Path(f"/tmp/tokensidecar-{os.getuid()}")
+
+
+def test_the_state_directory_is_the_first_that_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directories, "_SYSTEM_STATE", tmp_path / "absent" / "tokensidecar")
+    assert directories.state({"XDG_STATE_HOME": "/x"}) == Path("/x/tokensidecar")
+    assert directories.state({"HOME": "/home/u"}) == Path("/home/u/.local/state/tokensidecar")
+    monkeypatch.setattr(directories, "_SYSTEM_STATE", tmp_path / "tokensidecar")
+    assert directories.state({"HOME": "/home/u"}) == tmp_path / "tokensidecar"
+
+
+def test_what_is_made_here_is_closed_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        directories.make_private(tmp_path / "a" / "state")
+        directories.make_for_socket(tmp_path / "b" / "app")
+    finally:
+        os.umask(before)
+    modes = {name: (tmp_path / name).stat().st_mode & 0o7777 for name in ("a", "a/state", "b", "b/app")}
+    assert modes == {"a": 0o700, "a/state": 0o700, "b": 0o700, "b/app": 0o750}
+
+
+def test_an_existing_directory_is_used_as_it_is_and_its_mode_is_explained(tmp_path: Path) -> None:
+    open_to_all = tmp_path / "mounted"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    directories.make_private(open_to_all)
+    assert open_to_all.stat().st_mode & 0o777 == 0o777
+    (said,) = directories.remarks(open_to_all, "sockets")
+    assert "0777" in said
+    open_to_all.chmod(0o770)
+    assert "group" in directories.remarks(open_to_all, "sockets")[0]
+    open_to_all.chmod(0o750)
+    assert directories.remarks(open_to_all, "sockets") == ()
+
+
+@pytest.mark.parametrize("how", ["link", "wide", "file"])
+def test_an_unsafe_fallback_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    fallback = tmp_path / "tokensidecar-0"
+    monkeypatch.setattr(directories, "fallback_runtime", lambda: fallback)
+    if how == "link":
+        (tmp_path / "elsewhere").mkdir(mode=0o700)
+        fallback.symlink_to(tmp_path / "elsewhere")
+    elif how == "wide":
+        fallback.mkdir()
+        fallback.chmod(0o711)
+    else:
+        fallback.touch()
+    with pytest.raises(directories.UnsafeDirectoryError, match=str(fallback)):
+        directories.make_private(fallback)
+
+
+def test_a_fallback_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fallback = tmp_path / "tokensidecar-0"
+    monkeypatch.setattr(directories, "fallback_runtime", lambda: fallback)
+    fallback.mkdir(mode=0o700)
+    directories.make_private(fallback)
+    monkeypatch.setattr(os, "getuid", lambda: fallback.stat().st_uid + 1)
+    with pytest.raises(directories.UnsafeDirectoryError):
+        directories.make_private(fallback)
+
+
+def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(directories.UnsafeDirectoryError, match=r"cannot make|in the way"):
+        directories.make_private(tmp_path / "file" / "state")
