@@ -1,0 +1,117 @@
+// One connection to a sidecar, and one way to call it: typed by the generated stubs, with a deadline, cancellable.
+
+import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { type ChannelOptions, Client, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
+import { fromStatus } from "./errors.js";
+
+/** For one call. */
+export interface CallOptions {
+  /** Deadline in milliseconds from now, instead of the default. */
+  readonly timeoutMs?: number;
+  /** Cancels the call; it then throws the signal's reason. */
+  readonly signal?: AbortSignal;
+}
+
+// What may be repeated on UNAVAILABLE, within the call's deadline: reads, and what carries a request id, which stays the same.
+const RETRIES = {
+  methodConfig: [
+    {
+      name: [
+        { service: "tokensidecar.v1.TokenService", method: "Validate" },
+        { service: "tokensidecar.v1.TokenService", method: "BatchValidate" },
+        { service: "tokensidecar.v1.TokenService", method: "Rotate" },
+        { service: "tokensidecar.v1.AdminService", method: "ListKeys" },
+      ],
+      retryPolicy: {
+        maxAttempts: 3,
+        initialBackoff: "0.02s",
+        maxBackoff: "0.1s",
+        backoffMultiplier: 2,
+        retryableStatusCodes: ["UNAVAILABLE"],
+      },
+    },
+  ],
+};
+
+const OPTIONS: ChannelOptions = {
+  // On a Unix socket the authority would be the path, which other gRPC stacks refuse.
+  "grpc.default_authority": "localhost",
+  // Else `http_proxy` in the environment sends tokens through a proxy, even those for 127.0.0.1.
+  "grpc.enable_http_proxy": 0,
+  "grpc.service_config": JSON.stringify(RETRIES),
+  "grpc.service_config_disable_resolution": 1,
+  // A sidecar restarts in under a second; the default would wait up to two minutes.
+  "grpc.initial_reconnect_backoff_ms": 50,
+  "grpc.min_reconnect_backoff_ms": 50,
+  "grpc.max_reconnect_backoff_ms": 1000,
+};
+
+export class Channel {
+  readonly #client: Client;
+  #answered = false;
+
+  /** `firstTimeoutMs`: the least deadline until one call has been answered; the first does more than the others. */
+  constructor(
+    target: string,
+    private readonly firstTimeoutMs: number,
+  ) {
+    this.#client = new Client(target, credentials.createInsecure(), OPTIONS);
+  }
+
+  /** True as soon as a gRPC connection stands, false if none does within `ms` milliseconds. */
+  ready(ms: number): Promise<boolean> {
+    return new Promise((resolve) => this.#client.waitForReady(Date.now() + ms, (error) => resolve(!error)));
+  }
+
+  /** Throws TokenSidecarError, or the signal's reason. */
+  async call<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageInitShape<I>,
+    defaultTimeoutMs: number,
+    options: CallOptions = {},
+  ): Promise<MessageShape<O>> {
+    const { signal } = options;
+    signal?.throwIfAborted();
+    const least = this.#answered ? 0 : this.firstTimeoutMs;
+    const timeoutMs = options.timeoutMs ?? Math.max(defaultTimeoutMs, least);
+    const bytes = toBinary(method.input, create(method.input, request));
+    try {
+      const answer = await this.#unary(method, bytes, Date.now() + timeoutMs, signal);
+      this.#answered = true;
+      return answer;
+    } catch (error) {
+      signal?.throwIfAborted();
+      throw fromStatus(error as ServiceError);
+    }
+  }
+
+  close(): void {
+    this.#client.close();
+  }
+
+  #unary<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: Uint8Array,
+    deadline: number,
+    signal: AbortSignal | undefined,
+  ): Promise<MessageShape<O>> {
+    return new Promise((resolve, reject) => {
+      const call = this.#client.makeUnaryRequest(
+        `/${method.parent.typeName}/${method.name}`,
+        (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
+        (bytes: Buffer) => fromBinary(method.output, bytes),
+        request,
+        new Metadata(),
+        { deadline },
+        (error, answer) => {
+          signal?.removeEventListener("abort", cancel);
+          if (answer === undefined) reject(error);
+          else resolve(answer);
+        },
+      );
+      const cancel = () => call.cancel();
+      signal?.addEventListener("abort", cancel, { once: true });
+    });
+  }
+}
