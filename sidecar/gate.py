@@ -69,7 +69,8 @@ _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}(/[A-Za-z0-9!#$&^_.+-]{1,64
 class Gated:
     """A text in the form of a token. Nothing in it is trusted yet: anybody can write one.
 
-    `typ` is in lower case without `application/`, empty where absent; `enc` is empty on a JWS; `header` is the whole header as it came.
+    `typ` is in lower case without `application/`, `cty` is as it came; both are empty where absent, and `enc` is on a JWS. `header` is all
+    of it, as it came.
     """
 
     text: str
@@ -120,7 +121,7 @@ def gate(text: str, *, segments: frozenset[int]) -> Gated:
     kid = header.get("kid", "")
     if not _KID(kid):
         raise InvalidTokenError("gate.kid")
-    return Gated(text, parts, header, alg, enc, kid, _short(typ), _short(cty))
+    return Gated(text, parts, header, alg, enc, kid, _short(typ), cty or "")
 
 
 def _header(part: str, names: frozenset[str]) -> dict[str, str]:

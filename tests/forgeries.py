@@ -503,10 +503,11 @@ def inner_forgeries(
     yield around("signed by another key, in its own name", signed_by_another_key(decode(payload), rest, own_kid=True))
     yield around("signed by another key, which it brings", signed_by_another_key(decode(payload), rest, embed=True))
     yield around("the genuine key embedded", with_header(inner, header | {"jwk": dict(public_jwk)}))
-    for name, members in {
+    altered: dict[str, dict[str, Any]] = {
         "crit": {"crit": ["exp"]}, "b64": {"b64": False, "crit": ["b64"]}, "jku": {"jku": "http://127.0.0.1:9/"}, "x5c": {"x5c": ["AAAA"]}, "enc": {"enc": "A256GCM"},
         "zip": {"zip": "DEF"}, "cty": {"cty": "JWT"}, "no kid": {"kid": ""}, "another kid": {"kid": encode(b"\x5a" * 32)}, "another typ": {"typ": "rt+jwt"}, "typ JWT": {"typ": "JWT"},
-    }.items():  # fmt: skip
+    }  # fmt: skip
+    for name, members in altered.items():
         yield around(f"header with {name}", with_header(inner, header | members))
     for index, segment in enumerate((protected, payload, signature)):
         raw = decode(segment)
@@ -651,7 +652,7 @@ def unused_bit_flipped(segment: str) -> str | None:
 
 def hs256(payload: bytes, header: Mapping[str, object], secret: bytes) -> str:
     """A compact JWS with HMAC-SHA-256."""
-    text = f"{encode(_json({'alg': 'HS256'} | dict(header)))}.{encode(payload)}"
+    text = f"{encode(_json({'alg': 'HS256', **header}))}.{encode(payload)}"
     return f"{text}.{encode(hmac.digest(secret, text.encode(), hashlib.sha256))}"
 
 

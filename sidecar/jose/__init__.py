@@ -1,1 +1,1 @@
-"""The token engine: keys, suites, signing, encrypting, nesting (RFC 7515 to 7519). The only package that imports jwcrypto."""
+"""The token engine: keys, suites, signing, encrypting (RFC 7515 to 7518). The only package that imports jwcrypto."""
