@@ -9,13 +9,11 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 
-import structlog
 import uvloop
 
-from sidecar import directories, logs, process
+from sidecar import __version__, directories, logs, process
 from sidecar.audit import Audit
 from sidecar.caller import SIDECAR, Plane
 from sidecar.clocks import SystemClock
@@ -29,7 +27,7 @@ from sidecar.issue import Issue
 from sidecar.keeper import Keeper
 from sidecar.keyring import KeyUse
 from sidecar.keys import Keys
-from sidecar.kms.file import FileKms
+from sidecar.kms import file
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy
 from sidecar.revoke_keys import RevokeKeys
@@ -38,13 +36,18 @@ from sidecar.rpc.boundary import Boundary
 from sidecar.rpc.health import Health
 from sidecar.rpc.server import SERVICES, ListenError, Server
 from sidecar.rpc.servicers import Verbs
+from sidecar.sealing import DamagedRingError
 from sidecar.stores.sqlite import SqliteStore
 from sidecar.validate import Validate
 
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
 DUTIES_EVERY = 1.0  # seconds between looks at what is due
 
-_log = structlog.get_logger()
+_log = logs.get_logger()
+
+
+class StartError(Exception):
+    """The sidecar cannot start; the text says why and what to do."""
 
 
 class App:
@@ -63,12 +66,12 @@ class App:
         config = self.config
         prepare_directories(config)
         self.store = await open_store(config)
-        kms = await open_kms(config, self.store)
+        kms = await file.open_or_make(config.keys.kek_path, self.store)
         clock = SystemClock()
         self.keeper = Keeper(config.profiles, self.store, kms, clock)
         await self.keeper.start()
 
-        self.metrics = Metrics(tuple(config.profiles), version("tokensidecar-server"))
+        self.metrics = Metrics(tuple(config.profiles), __version__)
         self.metrics.watch(self._gauges)
         self._audit = Audit(
             self._sink, required=config.audit.required, salt=audit_salt(config.state_dir), now=clock.wall
@@ -261,15 +264,6 @@ async def open_store(config: Config) -> SqliteStore:
     return store
 
 
-async def open_kms(config: Config, store: SqliteStore) -> FileKms:
-    """The KMS that is configured. A file KEK is made only where there is no ring that another one sealed."""
-    path = config.keys.kek_path
-    if not path.exists() and not await store.revisions():
-        FileKms.make(path)
-        failpoint("start.kek_made")
-    return FileKms(path)
-
-
 def audit_salt(state_dir: Path) -> bytes:
     """32 random bytes, kept beside the state, so that hashes of one instance stay comparable over restarts."""
     path = state_dir / "audit-salt"
@@ -278,8 +272,8 @@ def audit_salt(state_dir: Path) -> bytes:
     except FileNotFoundError:
         salt = secrets.token_bytes(32)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(salt)
+        with os.fdopen(descriptor, "wb") as target:
+            target.write(salt)
         return salt
 
 
@@ -306,9 +300,12 @@ async def _run(config: Config) -> int:
 
 
 def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. Errors that a person can mend come out as their own exceptions."""
+    """Serve until SIGTERM or SIGINT; the exit code. `StartError`: something that a person can mend."""
     logs.configure(config.log_level)
     failed = process.harden()
     if failed:
         _log.warning("process.not_hardened", problems=failed)
-    return uvloop.run(_run(config))
+    try:
+        return uvloop.run(_run(config))
+    except (SidecarError, DamagedRingError, ListenError, directories.UnsafeDirectoryError) as error:
+        raise StartError(str(error)) from error

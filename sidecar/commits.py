@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import structlog
+from sidecar.logs import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 _T = TypeVar("_T")
 

@@ -18,10 +18,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
-
-import structlog
 
 from sidecar.errors import (
     ChangedRingError,
@@ -34,6 +33,8 @@ from sidecar.errors import (
 from sidecar.failpoints import failpoint
 from sidecar.jose import keys as jose_keys
 from sidecar.keyring import Key, KeyState, KeyUse, Ring, Settings
+from sidecar.logs import get_logger
+from sidecar.ports import Document
 from sidecar.profile import Format
 from sidecar.sealing import DamagedRingError, DataKeys, Opened, fresh_data_keys, open_ring, seal_ring
 
@@ -41,14 +42,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sidecar.jose.keys import Material
-    from sidecar.ports import Clock, Document, Kms, Store
+    from sidecar.ports import Clock, Kms, Store
     from sidecar.profile import Profile
 
 PUBLISH_AHEAD = 1800.0  # seconds; Envoy caches a JWKS for 10 minutes, Istio for 20
 UNKNOWN_SECONDS = 0.25  # how long one refresh answers for every unknown kid
 ATTEMPTS = 5  # at a compare-and-set that others keep winning
 
-_log = structlog.get_logger()
+_NEVER: tuple[float, float, Issuing | None] = (0.0, 0.0, None)
+
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,29 +92,38 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """This machine's clocks when a read began, and how far store time was ahead of the boot-time clock."""
+    """This machine's clocks when a read began."""
 
     boot: float
     wall: float
-    offset: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    """One profile's ring in memory: an immutable snapshot."""
+    """One profile's ring in memory: a snapshot, with what a call looks up prepared."""
 
     opened: Opened
     max_staleness: float
     max_skew: float
+    found: Mapping[str, tuple[Found, float]]  # by key id, with the time from which the key opens no more
 
     @classmethod
     def of(cls, opened: Opened, profile: Profile) -> _Live:
+        ring = opened.ring
         # A key is destroyed by the settings that were written with it: nobody may serve on state that is older than those allow.
-        settings = [key.settings for key in opened.ring.keys]
+        settings = [key.settings for key in ring.keys]
         return cls(
             opened,
             min([profile.max_staleness, *(s.max_staleness for s in settings)]),
             min([profile.max_skew, *(s.max_skew for s in settings)]),
+            {
+                key.key_id: (
+                    Found(profile, ring.revision, LiveKey(key, opened.open[key.key_id])),
+                    math.inf if key.destroy_time is None else key.destroy_time,
+                )
+                for key in ring.keys
+                if key.compromise_time is None  # pending, active and retiring ones open
+            },
         )
 
 
@@ -139,12 +151,12 @@ class Keeper:
         self._store_id = ""
         self._live: dict[str, _Live] = {}
         self._read: dict[str, _Reading] = {}
-        self._offset = 0.0
+        self._issuing: dict[str, tuple[float, float, Issuing | None]] = {}  # by profile: since, until, what
+        self._offset = 0.0  # store time less boot time
         self._stepped_back: set[str] = set()
         self._changing = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
-        self._refreshed = float("-inf")  # by the boot-time clock: when the last refresh began, and
-        self._refresh_failed = False  # how it ended
+        self._refreshed = -math.inf  # when the last refresh began, by the boot-time clock
         self._scrub_due = False
 
     async def start(self) -> None:
@@ -175,12 +187,27 @@ class Keeper:
 
     def stale(self, profile: str) -> bool:
         """Whether this sidecar may not answer for the profile now."""
-        live = self._live[profile]
-        return (
-            profile in self._stepped_back
-            or self.staleness(profile) > live.max_staleness
-            or abs(self.skew()) > live.max_skew
-        )
+        try:
+            self._fresh_now(profile)
+        except StaleStateError:
+            return True
+        return False
+
+    def _fresh_now(self, profile: str) -> float:
+        """Store time, if this sidecar may answer for the profile now; each clock is read once. Raises `StaleStateError`."""
+        live, reading = self._live[profile], self._read[profile]
+        boot, wall = self._clock.boot(), self._clock.wall()
+        now = self._offset + boot
+        if profile in self._stepped_back:
+            raise StaleStateError("the store has gone back to an older state; this sidecar answers again once the newest is back")
+        if not abs(wall - now) <= live.max_skew:
+            raise StaleStateError(
+                f"this machine's clock and the store's time are {abs(wall - now):.0f} s apart; set the clock right, "
+                "or start again if it is right now"
+            )
+        if not max(boot - reading.boot, wall - reading.wall) <= live.max_staleness:
+            raise StaleStateError
+        return now
 
     # Reading: memory only
 
@@ -190,24 +217,36 @@ class Keeper:
 
     def issuing(self, profile: str) -> Issuing:
         """The active keys. Raises `StaleStateError`."""
-        self._check_fresh(profile)
-        opened, now = self._live[profile].opened, self.now()
-        encryption = self._active(opened, KeyUse.ENCRYPTION, now)
-        nested = encryption.facts.settings.format is Format.NESTED
-        signature = self._active(opened, KeyUse.SIGNATURE, now) if nested else None
+        now = self._fresh_now(profile)
+        since, until, issuing = self._issuing.get(profile, _NEVER)
+        if issuing is None or not since <= now < until:
+            issuing = self._issuing_at(profile, now)
+            changes = (t for key in self._live[profile].opened.ring.keys for t in (key.activate_time, key.retire_time) if t is not None)
+            self._issuing[profile] = (now, min((t for t in changes if t > now), default=math.inf), issuing)
+        return issuing
+
+    def _issuing_at(self, profile: str, now: float) -> Issuing:
+        opened = self._live[profile].opened
+
+        def active(use: KeyUse) -> LiveKey:
+            facts = opened.ring.active(use, now)
+            if facts is None:
+                raise StaleStateError(f"no {use.value} key of profile {profile!r} is active at this time")
+            return LiveKey(facts, opened.issue[facts.key_id])
+
+        encryption = active(KeyUse.ENCRYPTION)
+        signature = active(KeyUse.SIGNATURE) if encryption.facts.settings.format is Format.NESTED else None
         return Issuing(self.profiles[profile], opened.ring.revision, encryption, signature)
 
     def find(self, profiles: Sequence[str], key_id: str, use: KeyUse) -> Found | None:
         """The one key of that id and use that opens now, among these profiles. Raises `StaleStateError` if one of them is stale."""
+        result: Found | None = None
         for name in profiles:
-            self._check_fresh(name)
-        for name in profiles:
-            opened = self._live[name].opened
-            if (material := opened.open.get(key_id)) is not None:
-                facts = opened.ring.key(key_id)
-                if facts is not None and facts.use is use and facts.state(self.now()).opens:
-                    return Found(self.profiles[name], opened.ring.revision, LiveKey(facts, material))
-        return None
+            now = self._fresh_now(name)
+            found = self._live[name].found.get(key_id)
+            if result is None and found is not None and now < found[1] and found[0].key.facts.use is use:
+                result = found[0]
+        return result
 
     async def find_or_refresh(self, profiles: Sequence[str], key_id: str, use: KeyUse) -> Found | None:
         """As `find`, but None only if a refresh a moment ago did not know the key either. Raises `StaleStateError` if that failed."""
@@ -218,7 +257,7 @@ class Keeper:
                 await self._refresh_once()
         if found := self.find(profiles, key_id, use):
             return found
-        if self._refresh_failed:
+        if any(self._read[name].boot < self._refreshed for name in profiles):
             raise StaleStateError("this sidecar does not know the token's key and cannot ask its store")
         return None
 
@@ -263,20 +302,21 @@ class Keeper:
 
     def _refresh_done(self, task: asyncio.Task[None]) -> None:
         self._refreshing = None
-        self._refresh_failed = task.cancelled() or task.exception() is not None
+        if not task.cancelled():
+            task.exception()  # fetched: whoever waited has it, and perhaps nobody did
 
     async def _refresh(self) -> None:
         self._refreshed = self._clock.boot()
-        before = {name: live.opened.ring.revision for name, live in self._live.items()}
+        before = {name: live.opened for name, live in self._live.items()}
         reading = await self._reading()
         if await self._store.store_id() != self._store_id:
             self._step_back(*before, why="it is another store")
             raise UnavailableStoreError("the store is not the one that this sidecar started with")
         revisions = await self._store.revisions()
         problems: list[SidecarError] = []
-        for name, revision in before.items():
+        for name, opened in before.items():
             try:
-                await self._take_in(name, revisions.get(name, 0), revision, reading)
+                await self._take_in(name, revisions.get(name, 0), opened, reading)
             except SidecarError as error:
                 problems.append(error)
             except DamagedRingError as error:
@@ -285,20 +325,15 @@ class Keeper:
         if problems:
             raise problems[0]
 
-    async def _take_in(self, name: str, stored: int, before: int, reading: _Reading) -> None:
-        """Compare the stored revision with the one that was live when the read began."""
-        if stored < before:
-            self._step_back(name, why=f"revision {stored} after {before}")
-            return
-        if stored == self._live[name].opened.ring.revision:
+    async def _take_in(self, name: str, stored: int, before: Opened, reading: _Reading) -> None:
+        """Compare the stored revision with the ring that was live when the read began."""
+        if stored < before.ring.revision:
+            self._step_back(name, why=f"revision {stored} after {before.ring.revision}")
+        elif stored > before.ring.revision or name in self._stepped_back:
+            self._take(name, await self._load(name), before, reading)
+            _log.info("ring.taken_in", profile=name, ring_revision=self._live[name].opened.ring.revision)
+        else:
             self._mark_read(name, reading)
-        elif stored > self._live[name].opened.ring.revision:
-            opened = await self._load(name)
-            if opened is None:
-                self._step_back(name, why="the ring is gone")
-            else:
-                self._swap(name, opened, reading)
-                _log.info("ring.taken_in", profile=name, ring_revision=opened.ring.revision)
 
     # Changing
 
@@ -394,17 +429,30 @@ class Keeper:
 
     async def _current(self, profile: str) -> Opened:
         """The ring as it is stored now, taken in."""
-        reading = await self._reading()
+        reading, before = await self._reading(), self._live[profile].opened
         try:
             opened = await self._load(profile)
         except DamagedRingError as error:
             raise UnavailableStoreError(str(error)) from error
-        live = self._live[profile].opened
-        if opened is None or opened.ring.revision < live.ring.revision:
-            self._step_back(profile, why="the ring is gone" if opened is None else f"revision {opened.ring.revision} after {live.ring.revision}")
-            raise StaleStateError("the store has gone back to an older ring; nothing is changed on top of it")
-        self._swap(profile, opened, reading)
-        return opened
+        self._take(profile, opened, before, reading)
+        if profile in self._stepped_back:
+            raise StaleStateError("the store has gone back to an older state; nothing is changed on top of it")
+        return self._live[profile].opened
+
+    def _take(self, name: str, opened: Opened | None, before: Opened, reading: _Reading) -> None:
+        """Take in what was loaded, unless it is older than what was live `before` the load, or another history.
+
+        After a step back only the very same document is taken: whoever changed an older one has started a history of their own.
+        """
+        if opened is None:
+            self._step_back(name, why="the ring is gone")
+        elif opened.ring.revision < before.ring.revision:
+            self._step_back(name, why=f"revision {opened.ring.revision} after {before.ring.revision}")
+        elif opened is not before and (opened.ring.revision == before.ring.revision or name in self._stepped_back):
+            self._step_back(name, why=f"another revision {opened.ring.revision} than the one that is known")
+        else:
+            self._stepped_back.discard(name)
+            self._swap(name, opened, reading)
 
     async def _scrub(self) -> None:
         await self._store.scrub()
@@ -413,10 +461,12 @@ class Keeper:
     # Store and memory
 
     async def _load(self, name: str) -> Opened | None:
-        document: Document | None = await self._store.load(name)
+        document = await self._store.load(name)
         if document is None:
             return None
         live = self._live.get(name)
+        if live and document == Document(live.opened.ring.revision, live.opened.content):
+            return live.opened
         known: DataKeys | None = live.opened.data_keys if live else None
         return await open_ring(
             document.content, name, document.revision, store_id=self._store_id, kms=self._kms, known=known
@@ -446,18 +496,20 @@ class Keeper:
         stored = await self._store.now()
         after = self._clock.boot()
         self._offset = stored - (before + after) / 2
-        return _Reading(before, wall, self._offset)
+        return _Reading(before, wall)
 
     def _swap(self, name: str, opened: Opened, reading: _Reading) -> None:
         """Take a ring in, unless a newer one is there already."""
         live = self._live.get(name)
         if live is None or opened.ring.revision >= live.opened.ring.revision:
             self._live[name] = _Live.of(opened, self.profiles[name])
+            self._issuing.pop(name, None)
             self._mark_read(name, reading)
 
     def _mark_read(self, name: str, reading: _Reading) -> None:
-        self._read[name] = reading
-        self._stepped_back.discard(name)
+        """What is live is at least as new as that read."""
+        if name not in self._read or reading.boot > self._read[name].boot:
+            self._read[name] = reading
 
     def _step_back(self, *names: str, why: str) -> None:
         for name in names:
@@ -465,15 +517,6 @@ class Keeper:
                 self._stepped_back.add(name)
                 _log.error("ring.stepped_back", profile=name, problem=why)
 
-    def _check_fresh(self, profile: str) -> None:
-        if self.stale(profile):
-            raise StaleStateError
-
-    def _active(self, opened: Opened, use: KeyUse, now: float) -> LiveKey:
-        facts = opened.ring.active(use, now)
-        if facts is None:
-            raise StaleStateError(f"no {use.value} key of profile {opened.ring.profile!r} is active at this time")
-        return LiveKey(facts, opened.issue[facts.key_id])
 
 
 def _uses(profile: Profile) -> tuple[KeyUse, ...]:

@@ -17,7 +17,12 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-import structlog
+# structlog imports rich wherever that is installed, which costs 60 ms and 5 MB, for tracebacks that this program never prints.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # None is how Python spells "not to be had"
+import structlog  # noqa: E402
+
+if sys.modules["rich"] is None:
+    del sys.modules["rich"]
 
 LINE_MAX = select.PIPE_BUF  # up to here, a write to a pipe is whole or not at all
 
@@ -66,9 +71,18 @@ class _Logger:
     debug = info = warning = warn = error = critical = exception = log = msg
 
 
+def get_logger() -> Any:
+    """A logger; every other module takes it from here."""
+    return structlog.get_logger()
+
+
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Replace values that are named like secrets or look like tokens. Control characters never pass to a terminal."""
     return {name: "[redacted]" if name in _SECRET_NAMES else _clean(value) for name, value in event.items()}
+
+
+def _first(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {"time": event.pop("time"), "level": event.pop("level"), "event": event.pop("event"), **event}
 
 
 def _clean(value: object) -> object:
@@ -100,6 +114,7 @@ def configure(level: str, *, readable: bool | None = None) -> LineWriter:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            _first,
             redact,
             _readable if human else structlog.processors.JSONRenderer(sort_keys=False),
         ],

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
 from sidecar.errors import Reason, SidecarError
 from sidecar.policy import Verb
+
+disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every series, that nobody asked for
 
 _BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from sidecar.cli.exits import Code, CommandError
 from sidecar.config import ConfigError, load
-from sidecar.directories import UnsafeDirectoryError
 
 if TYPE_CHECKING:
     import argparse
@@ -33,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         return app.run(config)
-    except UnsafeDirectoryError as error:
+    except app.StartError as error:
         raise CommandError(Code.FAILURE, str(error)) from error

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError, Message
 
 from sidecar.caller import Caller
 from sidecar.errors import InternalError, InvalidRequestError, OverloadedError, SidecarError, Violation
-from sidecar.logs import frames
+from sidecar.logs import frames, get_logger
 from sidecar.metrics import Metrics
 from sidecar.rpc.status import CODES, REQUEST_ID_KEY, trailers
 
@@ -31,7 +30,7 @@ REJECTIONS_LOGGED = 20  # lines a second; the rest is counted, in the log and in
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 _HOT = frozenset({"Issue", "Validate", "BatchIssue", "BatchValidate", "GetJwks", "ListKeys"})
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 Context = grpc.aio.ServicerContext[Any, Any]
 RequestT = TypeVar("RequestT", bound=Message)
@@ -67,6 +66,7 @@ class Boundary:
 
     def wrap(
         self,
+        service: str,
         name: str,
         kind: type[RequestT],
         serve: Callable[[Call[RequestT]], Awaitable[Message]],
@@ -75,7 +75,7 @@ class Boundary:
         limit: int = UNARY_BYTES,
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         """A handler that takes and gives bytes. `caller`: who this server's socket stands for."""
-        method = f"{kind.DESCRIPTOR.file.package}/{name}"
+        method = f"{service}/{name}"
 
         async def handle(data: bytes, context: Context) -> bytes:
             started = time.perf_counter()

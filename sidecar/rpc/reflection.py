@@ -6,15 +6,14 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 import grpc
-import structlog
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from sidecar.logs import frames
+from sidecar.logs import frames, get_logger
 
 V1 = "grpc.reflection.v1.ServerReflection"
 V1ALPHA = reflection.SERVICE_NAME
 
-_log = structlog.get_logger()
+_log = get_logger()
 
 
 def handlers(services: tuple[str, ...]) -> tuple[grpc.GenericRpcHandler, ...]:

@@ -7,8 +7,8 @@ per socket, and a lock file beside it.
 from __future__ import annotations
 
 import fcntl
+import grp
 import os
-import shutil
 import socket
 from pathlib import Path
 
@@ -108,7 +108,7 @@ class Server:
         finally:
             os.umask(before)
         if self.address.group:
-            shutil.chown(path, group=self.address.group)
+            os.chown(path, -1, _group(self.address.group))
 
     def _bind_tcp(self) -> None:
         host, port = self.address.host, self.address.port
@@ -123,3 +123,7 @@ class Server:
                     f"{self.address}: {error.strerror}; is another sidecar running? Choose another port, or stop the other program"
                 ) from None
         self._server.add_insecure_port(str(self.address))
+
+
+def _group(name: str) -> int:
+    return int(name) if name.isdigit() else grp.getgrnam(name).gr_gid

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 import grpc
@@ -52,21 +53,18 @@ class Verbs:
 def token_service(verbs: Verbs, boundary: Boundary, caller: Caller) -> grpc.GenericRpcHandler:
     """TokenService, as the server of one socket registers it; that socket stands for `caller`."""
     service = _TokenServicer(verbs)
+    wrap = partial(boundary.wrap, TOKEN_SERVICE, caller=caller)
     return grpc.method_handlers_generic_handler(
         TOKEN_SERVICE,
         {
-            "Issue": boundary.wrap("Issue", pb.IssueRequest, service.issue, caller),
-            "Validate": boundary.wrap("Validate", pb.ValidateRequest, service.validate, caller),
-            "BatchIssue": boundary.wrap(
-                "BatchIssue", pb.BatchIssueRequest, service.batch_issue, caller, limit=BATCH_BYTES
-            ),
-            "BatchValidate": boundary.wrap(
-                "BatchValidate", pb.BatchValidateRequest, service.batch_validate, caller, limit=BATCH_BYTES
-            ),
-            "Refresh": boundary.wrap("Refresh", pb.RefreshRequest, _not_yet, caller),
-            "Revoke": boundary.wrap("Revoke", pb.RevokeRequest, _not_yet, caller),
-            "Rotate": boundary.wrap("Rotate", pb.RotateRequest, service.rotate, caller),
-            "GetJwks": boundary.wrap("GetJwks", pb.GetJwksRequest, service.get_jwks, caller),
+            "Issue": wrap("Issue", pb.IssueRequest, service.issue),
+            "Validate": wrap("Validate", pb.ValidateRequest, service.validate),
+            "BatchIssue": wrap("BatchIssue", pb.BatchIssueRequest, service.batch_issue, limit=BATCH_BYTES),
+            "BatchValidate": wrap("BatchValidate", pb.BatchValidateRequest, service.batch_validate, limit=BATCH_BYTES),
+            "Refresh": wrap("Refresh", pb.RefreshRequest, _not_yet),
+            "Revoke": wrap("Revoke", pb.RevokeRequest, _not_yet),
+            "Rotate": wrap("Rotate", pb.RotateRequest, service.rotate),
+            "GetJwks": wrap("GetJwks", pb.GetJwksRequest, service.get_jwks),
         },
     )
 
@@ -74,13 +72,14 @@ def token_service(verbs: Verbs, boundary: Boundary, caller: Caller) -> grpc.Gene
 def admin_service(verbs: Verbs, boundary: Boundary, caller: Caller) -> grpc.GenericRpcHandler:
     """AdminService, for the sockets of the admin plane alone."""
     service = _AdminServicer(verbs)
+    wrap = partial(boundary.wrap, ADMIN_SERVICE, caller=caller)
     return grpc.method_handlers_generic_handler(
         ADMIN_SERVICE,
         {
-            "ListKeys": boundary.wrap("ListKeys", admin.ListKeysRequest, service.list_keys, caller),
-            "RevokeKeys": boundary.wrap("RevokeKeys", admin.RevokeKeysRequest, service.revoke_keys, caller),
-            "RevokeSubject": boundary.wrap("RevokeSubject", admin.RevokeSubjectRequest, _not_yet, caller),
-            "RevokeTokenId": boundary.wrap("RevokeTokenId", admin.RevokeTokenIdRequest, _not_yet, caller),
+            "ListKeys": wrap("ListKeys", admin.ListKeysRequest, service.list_keys),
+            "RevokeKeys": wrap("RevokeKeys", admin.RevokeKeysRequest, service.revoke_keys),
+            "RevokeSubject": wrap("RevokeSubject", admin.RevokeSubjectRequest, _not_yet),
+            "RevokeTokenId": wrap("RevokeTokenId", admin.RevokeTokenIdRequest, _not_yet),
         },
     )
 
