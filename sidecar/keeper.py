@@ -199,7 +199,9 @@ class Keeper:
         boot, wall = self._clock.boot(), self._clock.wall()
         now = self._offset + boot
         if profile in self._stepped_back:
-            raise StaleStateError("the store has gone back to an older state; this sidecar answers again once the newest is back")
+            raise StaleStateError(
+                "the store has gone back to an older state; this sidecar answers again once the newest is back"
+            )
         if not abs(wall - now) <= live.max_skew:
             raise StaleStateError(
                 f"this machine's clock and the store's time are {abs(wall - now):.0f} s apart; set the clock right, "
@@ -221,7 +223,12 @@ class Keeper:
         since, until, issuing = self._issuing.get(profile, _NEVER)
         if issuing is None or not since <= now < until:
             issuing = self._issuing_at(profile, now)
-            changes = (t for key in self._live[profile].opened.ring.keys for t in (key.activate_time, key.retire_time) if t is not None)
+            changes = (
+                t
+                for key in self._live[profile].opened.ring.keys
+                for t in (key.activate_time, key.retire_time)
+                if t is not None
+            )
             self._issuing[profile] = (now, min((t for t in changes if t > now), default=math.inf), issuing)
         return issuing
 
@@ -267,7 +274,10 @@ class Keeper:
         Signature keys that are pending, active or retiring; of encryption keys the active one.
         """
         opened, now = self._live[profile].opened, self.now()
-        listed = {KeyUse.SIGNATURE: (KeyState.PENDING, KeyState.ACTIVE, KeyState.RETIRING), KeyUse.ENCRYPTION: (KeyState.ACTIVE,)}
+        listed = {
+            KeyUse.SIGNATURE: (KeyState.PENDING, KeyState.ACTIVE, KeyState.RETIRING),
+            KeyUse.ENCRYPTION: (KeyState.ACTIVE,),
+        }
         wanted = [key for key in opened.ring.keys if key.use in uses and key.state(now) in listed[key.use]]
         public = [opened.open[key.key_id].public_bytes() for key in wanted]
         return [json.loads(jwk) for jwk in public if jwk is not None], opened.ring.revision
@@ -331,7 +341,8 @@ class Keeper:
             self._step_back(name, why=f"revision {stored} after {before.ring.revision}")
         elif stored > before.ring.revision or name in self._stepped_back:
             self._take(name, await self._load(name), before, reading)
-            _log.info("ring.taken_in", profile=name, ring_revision=self._live[name].opened.ring.revision)
+            if (revision := self._live[name].opened.ring.revision) > before.ring.revision:
+                _log.info("ring.taken_in", profile=name, ring_revision=revision)
         else:
             self._mark_read(name, reading)
 
@@ -345,7 +356,9 @@ class Keeper:
         proposed = self.profiles[profile]
         known = _uses(proposed)
         if uses is not None and not (set(uses) <= set(known) and uses):
-            raise InvalidRequestError(Violation("uses", f"profile {profile!r} has keys for {', '.join(u.value for u in known)} only"))
+            raise InvalidRequestError(
+                Violation("uses", f"profile {profile!r} has keys for {', '.join(u.value for u in known)} only")
+            )
 
         def rule(ring: Ring, now: float, *, alone: bool) -> _Plan | Changed:
             if first := ring.answer_to(request_id):
@@ -353,7 +366,11 @@ class Keeper:
             ahead = 0.0 if alone and not proposed.published else _ahead(proposed)
             wanted = [use for use in known if uses is None or use in uses or use not in ring.uses()]
             material, fresh = _fresh(proposed, wanted, now=now, activate=now + ahead)
-            return _Plan(ring.rotated(fresh, now=now, activate=now + ahead, expected=expected, request_id=request_id), material, now + ahead)
+            return _Plan(
+                ring.rotated(fresh, now=now, activate=now + ahead, expected=expected, request_id=request_id),
+                material,
+                now + ahead,
+            )
 
         async with self._changing, self._store.alone() as alone:
             changed = await self._change(profile, "rotate", lambda ring, now: rule(ring, now, alone=alone))
@@ -475,7 +492,9 @@ class Keeper:
     async def _make(self, name: str) -> Opened:
         """The first ring of a profile: ours, or that of who was quicker."""
         if not self._allow_bootstrap:
-            raise UnavailableStoreError(f"the store has no ring for profile {name!r}, and this sidecar may not make one")
+            raise UnavailableStoreError(
+                f"the store has no ring for profile {name!r}, and this sidecar may not make one"
+            )
         profile, now = self.profiles[name], self.now()
         material, keys = _fresh(profile, _uses(profile), now=now, activate=now)
         data_keys = await fresh_data_keys(self._kms, name, self._store_id)
@@ -518,7 +537,6 @@ class Keeper:
                 _log.error("ring.stepped_back", profile=name, problem=why)
 
 
-
 def _uses(profile: Profile) -> tuple[KeyUse, ...]:
     return (KeyUse.ENCRYPTION, KeyUse.SIGNATURE) if profile.format is Format.NESTED else (KeyUse.ENCRYPTION,)
 
@@ -528,11 +546,15 @@ def _ahead(profile: Profile) -> float:
     return max(float(profile.propagation), PUBLISH_AHEAD if profile.published else 0.0) + 2 * profile.max_skew
 
 
-def _fresh(profile: Profile, uses: Collection[KeyUse], *, now: float, activate: float) -> tuple[tuple[Material, ...], tuple[Key, ...]]:
+def _fresh(
+    profile: Profile, uses: Collection[KeyUse], *, now: float, activate: float
+) -> tuple[tuple[Material, ...], tuple[Key, ...]]:
     """New keys of these uses, as the profile proposes them."""
     material, facts = [], []
     for use in uses:
         made = jose_keys.generate(profile.encrypt if use is KeyUse.ENCRYPTION else profile.sign)
         material.append(made)
-        facts.append(Key(made.key_id, use, made.algorithm, Settings.of(profile, use), create_time=now, activate_time=activate))
+        facts.append(
+            Key(made.key_id, use, made.algorithm, Settings.of(profile, use), create_time=now, activate_time=activate)
+        )
     return tuple(material), tuple(facts)

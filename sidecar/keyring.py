@@ -19,6 +19,7 @@ from sidecar.errors import ChangedRingError, InvalidRequestError, Violation
 from sidecar.profile import Format, Profile
 
 REQUESTS_KEPT = 16
+KEYS_AT_ONCE = 100  # of one use in one ring; rotation past it waits until a key is destroyed
 
 
 class KeyUse(Enum):
@@ -151,7 +152,7 @@ class Ring:
     def rotated(self, fresh: tuple[Key, ...], *, now: float, activate: float, expected: int, request_id: str) -> Ring:
         """The ring with a successor for each fresh key's use, active from `activate` on.
 
-        `ChangedRingError`: the ring is at another revision than expected (0: any), or a successor is pending already.
+        `ChangedRingError`: the ring is at another revision than expected (0: any), a successor is pending already, or the ring is full.
         """
         if expected not in (0, self.revision):
             raise ChangedRingError(f"the ring is at revision {self.revision}, not {expected}; look again, then decide")
@@ -159,6 +160,11 @@ class Ring:
             if waiting := self.pending(key.use, now):
                 raise ChangedRingError(
                     f"a successor of the {key.use.value} key is pending already, until {_utc(waiting.activate_time)}"
+                )
+            held = [k for k in self.keys if k.use is key.use]
+            if len(held) >= KEYS_AT_ONCE:
+                raise ChangedRingError(
+                    f"the ring holds {len(held)} {key.use.value} keys that tokens may still need; the next one goes {_utc(min(map(_end, held)))}"
                 )
         uses = {k.use for k in fresh}
         kept = [k.retired(activate) if k.use in uses else k for k in self.keys]

@@ -100,6 +100,7 @@ class Opened:
     issue: Mapping[str, Material]
     open: Mapping[str, Material]
     data_keys: DataKeys
+    content: bytes
 
 
 async def fresh_data_keys(kms: Kms, profile: str, store_id: str) -> DataKeys:
@@ -118,7 +119,9 @@ def seal_ring(ring: Ring, material: Mapping[str, Material], data_keys: DataKeys)
         "answered": [_members(answered) for answered in ring.answered],
         "data_keys": {role.value: _text(data_keys.wrapped[role]) for role in Role},
         "parts": {
-            key.key_id: {role.value: _text(_seal_part(ring.profile, key, role, material[key.key_id], data_keys)) for role in Role}
+            key.key_id: {
+                role.value: _text(_seal_part(ring.profile, key, role, material[key.key_id], data_keys)) for role in Role
+            }
             for key in ring.keys
             if key.compromise_time is None
         },
@@ -128,7 +131,9 @@ def seal_ring(ring: Ring, material: Mapping[str, Material], data_keys: DataKeys)
     return _canonical(document)
 
 
-async def open_ring(content: bytes, profile: str, revision: int, *, store_id: str, kms: Kms, known: DataKeys | None = None) -> Opened:
+async def open_ring(
+    content: bytes, profile: str, revision: int, *, store_id: str, kms: Kms, known: DataKeys | None = None
+) -> Opened:
     """The ring of that document, which must be the profile's and of that revision.
 
     `known` data keys are used where the document still carries them, and the KMS is not asked then. Raises `DamagedRingError`;
@@ -136,7 +141,9 @@ async def open_ring(content: bytes, profile: str, revision: int, *, store_id: st
     """
     document = _parse(content, profile)
     wrapped = {role: _bytes(document["data_keys"][role.value], profile) for role in Role}
-    data_keys = known if known is not None and known.wrapped == wrapped else await _unwrap(kms, wrapped, profile, store_id)
+    data_keys = (
+        known if known is not None and known.wrapped == wrapped else await _unwrap(kms, wrapped, profile, store_id)
+    )
     seals = document.pop("seals")
     text = _canonical(document)
     for role in Role:
@@ -147,10 +154,10 @@ async def open_ring(content: bytes, profile: str, revision: int, *, store_id: st
     if document["revision"] != revision:
         raise DamagedRingError(profile, f"it is stored as revision {revision} and is another one")
     # Key parsing is slow enough to hold up the event loop.
-    return await asyncio.to_thread(_opened, document, profile, data_keys)
+    return await asyncio.to_thread(_opened, document, profile, data_keys, content)
 
 
-def _opened(document: dict[str, Any], profile: str, data_keys: DataKeys) -> Opened:
+def _opened(document: dict[str, Any], profile: str, data_keys: DataKeys, content: bytes) -> Opened:
     try:
         ring = _ring(document)
     except (KeyError, TypeError, ValueError) as error:
@@ -166,7 +173,7 @@ def _opened(document: dict[str, Any], profile: str, data_keys: DataKeys) -> Open
         private = found[Role.ISSUE][key.key_id]
         if parts != {role: _part(private, role) for role in Role}:
             raise DamagedRingError(profile, f"the parts of key {key.key_id} do not belong together")
-    return Opened(ring, MappingProxyType(found[Role.ISSUE]), MappingProxyType(found[Role.OPEN]), data_keys)
+    return Opened(ring, MappingProxyType(found[Role.ISSUE]), MappingProxyType(found[Role.OPEN]), data_keys, content)
 
 
 async def _unwrap(kms: Kms, wrapped: Mapping[Role, bytes], profile: str, store_id: str) -> DataKeys:
@@ -194,9 +201,13 @@ def _seal_part(profile: str, key: Key, role: Role, material: Material, data_keys
 def _open_part(profile: str, key: Key, role: Role, parts: dict[str, str], data_keys: DataKeys) -> bytes:
     try:
         sealed = _bytes(parts[role.value], profile)
-        return data_keys.derived(role).parts.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _bound(profile, key, role))
+        return data_keys.derived(role).parts.decrypt(
+            sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], _bound(profile, key, role)
+        )
     except (InvalidTag, KeyError, TypeError, ValueError) as error:
-        raise DamagedRingError(profile, f"the part of key {key.key_id} for role {role.value!r} does not open") from error
+        raise DamagedRingError(
+            profile, f"the part of key {key.key_id} for role {role.value!r} does not open"
+        ) from error
 
 
 def _material(profile: str, key: Key, part: bytes) -> Material:
@@ -231,14 +242,18 @@ def _parse(content: bytes, profile: str) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise DamagedRingError(profile, problem)
         if document.get("version") != VERSION:
-            raise DamagedRingError(profile, f"its format has version {document.get('version')!r:.20}, and this version knows {VERSION}")
+            raise DamagedRingError(
+                profile, f"its format has version {document.get('version')!r:.20}, and this version knows {VERSION}"
+            )
         canonical = _canonical(document) == content
     except (ValueError, RecursionError) as error:
         raise DamagedRingError(profile, problem) from error
     names = {"version", "profile", "revision", "keys", "answered", "data_keys", "parts", "seals"}
     roles = {role.value for role in Role}
     whole = canonical and document.keys() == names and isinstance(document["parts"], dict)
-    if not whole or any(not isinstance(document[n], dict) or document[n].keys() != roles for n in ("data_keys", "seals")):
+    if not whole or any(
+        not isinstance(document[n], dict) or document[n].keys() != roles for n in ("data_keys", "seals")
+    ):
         raise DamagedRingError(profile, problem)
     return document
 

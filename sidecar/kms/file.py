@@ -146,7 +146,7 @@ def _write(path: Path, text: bytes) -> None:
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         os.fchmod(descriptor, 0o600)  # the umask may have taken bits away
-        with open(descriptor, "wb") as file:
+        with os.fdopen(descriptor, "wb") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -184,7 +184,9 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
         raise UnavailableKmsError(f"the key-encryption key {path} is not a regular file")
     user = os.geteuid()
     if found.st_uid not in (0, user):
-        raise UnavailableKmsError(f"the key-encryption key {path} belongs to user {found.st_uid}: it must belong to this user ({user}) or root")
+        raise UnavailableKmsError(
+            f"the key-encryption key {path} belongs to user {found.st_uid}: it must belong to this user ({user}) or root"
+        )
     mode = stat.S_IMODE(found.st_mode)
     mounted = found.st_uid == 0 != user and found.st_gid in {os.getegid(), *os.getgroups()}
     forbidden = _WRITERS | (stat.S_IROTH if mounted else _READERS)

@@ -122,7 +122,9 @@ class SqliteStore:
 
     async def revisions(self) -> dict[str, int]:
         """See `ports.Store`."""
-        return await self._run(lambda: dict(self._connected().execute("SELECT name, revision FROM documents").fetchall()))
+        return await self._run(
+            lambda: dict(self._connected().execute("SELECT name, revision FROM documents").fetchall())
+        )
 
     async def load(self, name: str) -> Document | None:
         """See `ports.Store`."""
@@ -189,7 +191,9 @@ class SqliteStore:
             connection = self._connected()
             with _transaction(connection):
                 self._settle_time(connection, alone=alone)
-            with contextlib.suppress(UnavailableStoreError):  # what a killed process left in the log; others may be reading it now
+            with contextlib.suppress(
+                UnavailableStoreError
+            ):  # what a killed process left in the log; others may be reading it now
                 self._scrub(connection)
         finally:
             if alone:
@@ -210,14 +214,20 @@ class SqliteStore:
         try:
             found = self._path.stat()
         except FileNotFoundError as error:
-            raise UnavailableStoreError(f"the database {self._path} was removed while in use: put it back and start again") from error
+            raise UnavailableStoreError(
+                f"the database {self._path} was removed while in use: put it back and start again"
+            ) from error
         if not stat.S_ISREG(found.st_mode):
             raise UnavailableStoreError(f"{self._path} is not a regular file")
         identity = (found.st_dev, found.st_ino)
         if self._identity not in (None, identity):
-            raise UnavailableStoreError(f"the database {self._path} was replaced while in use: start again to use this one")
+            raise UnavailableStoreError(
+                f"the database {self._path} was replaced while in use: start again to use this one"
+            )
         if self._connection is None:
-            connection = sqlite3.connect(f"file:{_quoted(self._path)}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+            connection = sqlite3.connect(
+                f"file:{_quoted(self._path)}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+            )
             try:
                 self._prepare(connection)
             except BaseException:
@@ -228,12 +238,16 @@ class SqliteStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-            raise UnavailableStoreError(f"the file system of {self._path} cannot hold a database in WAL mode: use a local disk")
+            raise UnavailableStoreError(
+                f"the file system of {self._path} cannot hold a database in WAL mode: use a local disk"
+            )
         for pragma in ("synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF", "cell_size_check = ON"):
             connection.execute(f"PRAGMA {pragma}")
         if self._is_empty(connection):
             if self._identity is not None:
-                raise UnavailableStoreError(f"the database {self._path} was emptied while in use: restore it from a backup")
+                raise UnavailableStoreError(
+                    f"the database {self._path} was emptied while in use: restore it from a backup"
+                )
             made = False
             with _transaction(connection):
                 if self._is_empty(connection):  # still: another process may have been quicker
@@ -243,7 +257,9 @@ class SqliteStore:
                 failpoint("start.store_made")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
-            raise UnavailableStoreError(f"{self._path} is a database, but not one of this program: name another file in keys.store")
+            raise UnavailableStoreError(
+                f"{self._path} is a database, but not one of this program: name another file in keys.store"
+            )
         (schema,) = connection.execute("PRAGMA user_version").fetchone()
         if schema != SCHEMA:
             raise UnavailableStoreError(
@@ -295,7 +311,9 @@ class SqliteStore:
     def _now(self, connection: sqlite3.Connection) -> float:
         anchor = self._anchor(connection)
         if anchor.boot_id != self._boot_id:
-            raise UnavailableStoreError(f"the store {self._path} is in use by another machine: SQLite serves one machine only")
+            raise UnavailableStoreError(
+                f"the store {self._path} is in use by another machine: SQLite serves one machine only"
+            )
         return anchor.time(self._clock.boot())
 
     def _load(self, connection: sqlite3.Connection, name: str) -> Document | None:
@@ -314,7 +332,9 @@ class SqliteStore:
             if (found.revision if found else 0) != expected:
                 return False
             checksum = _digest(name, str(expected + 1), content)
-            connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", (name, expected + 1, content, checksum))
+            connection.execute(
+                "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", (name, expected + 1, content, checksum)
+            )
             anchor = self._anchor(connection)
             written = max(now, anchor.written)
             self._put_anchor(connection, _Anchor(anchor.store_id, anchor.boot_id, anchor.boot, anchor.wall, written))
@@ -323,10 +343,12 @@ class SqliteStore:
     def _scrub(self, connection: sqlite3.Connection) -> None:
         busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
-            raise UnavailableStoreError(f"the log of {self._path} is in use by another process and could not be emptied now")
+            raise UnavailableStoreError(
+                f"the log of {self._path} is in use by another process and could not be emptied now"
+            )
 
     def _lock_out_others(self) -> bool:
-        if self._members is None or not os.path.samestat(os.fstat(self._members), os.stat(f"{self._path}-members")):
+        if self._members is None or not os.path.samestat(os.fstat(self._members), Path(f"{self._path}-members").stat()):
             return False  # somebody replaced the file: others may hold locks on the new one
         return self._lock(fcntl.F_WRLCK)
 
@@ -376,7 +398,15 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 # After these the connection is not to be trusted; after a full disk or a busy file it is.
-_LASTING = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL})
+_LASTING = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
 _WORDS = {
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_READONLY: "it is read-only",
