@@ -2,8 +2,8 @@
 
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type ChannelOptions, Client, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
-import { fromStatus } from "./errors.js";
+import { type ChannelOptions, Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import { fromStatus, UnavailableError } from "./errors.js";
 
 /** For one call. */
 export interface CallOptions {
@@ -50,6 +50,7 @@ const OPTIONS: ChannelOptions = {
 export class Channel {
   readonly #client: Client;
   #answered = false;
+  #closed = false;
 
   /** `firstTimeoutMs`: the least deadline until one call has been answered; the first does more than the others. */
   constructor(
@@ -73,6 +74,9 @@ export class Channel {
   ): Promise<MessageShape<O>> {
     const { signal } = options;
     signal?.throwIfAborted();
+    if (this.#closed) {
+      throw new UnavailableError("this client is closed", status.UNAVAILABLE, "ERROR_REASON_UNSPECIFIED");
+    }
     const least = this.#answered ? 0 : this.firstTimeoutMs;
     const timeoutMs = options.timeoutMs ?? Math.max(defaultTimeoutMs, least);
     const bytes = toBinary(method.input, create(method.input, request));
@@ -87,6 +91,7 @@ export class Channel {
   }
 
   close(): void {
+    this.#closed = true;
     this.#client.close();
   }
 

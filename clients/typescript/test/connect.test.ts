@@ -1,6 +1,8 @@
 // Connecting, deadlines, cancellation and errors, as only a sidecar that obeys the test can show them.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { createServer } from "node:net";
 import { after, before, beforeEach, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -146,6 +148,20 @@ test("what listens but speaks no gRPC is not a sidecar", async () => {
   } finally {
     server.close();
   }
+});
+
+test("a closed client fails, and an open one lets the process end", async () => {
+  const client = await connect({ address: fake.appSocket });
+  client.close();
+  await assert.rejects(client.issue(orders), unavailable(status.UNAVAILABLE, /closed/));
+
+  const script = `import { connect } from "tokensidecar";
+    await (await connect()).issue({ subject: "user-7", audiences: ["orders"] });`;
+  const child = spawn(process.execPath, ["--input-type=module", "--eval", script], {
+    env: { ...process.env, TOKENSIDECAR_ADDRESS: fake.appSocket },
+    timeout: 10_000,
+  });
+  assert.deepEqual(await once(child, "exit"), [0, null]);
 });
 
 test("a malformed address is a TypeError", async () => {
