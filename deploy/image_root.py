@@ -1,7 +1,7 @@
-"""Collects what the server needs into a folder that becomes the image's root. Usage: image_root.py FOLDER
+"""Collects what the server needs into a folder that becomes the image's root.
 
-That is: the virtual environment whose Python runs this, the interpreter, its standard library, and every shared library
-that these load, each at the path that it has here. Run by the Dockerfile, as root.
+That is the virtual environment whose Python runs this, the interpreter, its standard library, and every shared library
+that these load, each at the path that it has here. Run by the Dockerfile, as root. Usage: image_root.py FOLDER
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def shared_libraries(binary: Path) -> set[Path]:
     Raises:
         RuntimeError: a library is missing here, and so would be in the image.
     """
-    done = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False)
+    done = subprocess.run(["ldd", str(binary)], capture_output=True, text=True, check=False)  # noqa: S603, S607
     if "not found" in done.stdout:
         raise RuntimeError(f"{binary} lacks a library:\n{done.stdout}")
     words = {word for line in done.stdout.splitlines() for word in line.split()}
@@ -80,7 +80,8 @@ def main() -> None:
     for file in Path("/etc").glob("ld.so.conf*"):
         copy = shutil.copytree if file.is_dir() else shutil.copy2
         copy(file, place(root, file))
-    subprocess.run(["ldconfig", "-r", str(root)], check=True)  # the loader's cache, for libraries in unusual folders
+    # The loader's cache, for libraries in unusual folders.
+    subprocess.run(["ldconfig", "-r", str(root)], check=True)  # noqa: S603, S607
 
     # By content, not by date: layers may change dates, and the root is read-only when the server runs.
     for folder in (venv, standard):

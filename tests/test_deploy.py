@@ -8,10 +8,11 @@ import sys
 import tomllib
 from typing import TYPE_CHECKING, Any
 
-import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
+from kubernetes_validate.utils import ValidationError, validate
 
+import sidecar
 from tests.running import ROOT
 
 if TYPE_CHECKING:
@@ -59,13 +60,13 @@ def test_every_object_is_valid(rendered: list[Manifest], version: str) -> None:
     kinds = {each["kind"] for each in rendered}
     assert kinds == {"Namespace", "ServiceAccount", "ConfigMap", "NetworkPolicy", "Deployment"}
     for each in rendered:
-        assert kubernetes_validate.validate(each, version, strict=True) == version
+        assert validate(each, version, strict=True) == version
 
 
 def test_a_misspelt_field_is_invalid(pod: Manifest) -> None:
     misspelt = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {**pod, "hostNetwrk": False}}
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(misspelt, KUBERNETES_VERSIONS[-1], strict=True)
+    with pytest.raises(ValidationError):
+        validate(misspelt, KUBERNETES_VERSIONS[-1], strict=True)
 
 
 def test_namespace_enforces_the_restricted_pod_security_standard(rendered: list[Manifest]) -> None:
@@ -104,31 +105,30 @@ def test_no_service_account_token_is_mounted(rendered: list[Manifest], pod: Mani
 
 
 def test_app_sees_its_socket_and_neither_admin_nor_state(pod: Manifest, containers: dict[str, Manifest]) -> None:
-    app, sidecar = mounts(containers["app"]), mounts(containers["tokensidecar"])
-    assert app[APP_SOCKET] == sidecar[APP_SOCKET]
+    app, server = mounts(containers["app"]), mounts(containers["tokensidecar"])
+    assert app[APP_SOCKET] == server[APP_SOCKET]
     assert set(app) == {APP_SOCKET, "/demo"}
-    private = {sidecar[path] for path in (ADMIN_SOCKET, "/var/lib/tokensidecar", "/etc/tokensidecar")}
+    private = {server[path] for path in (ADMIN_SOCKET, "/var/lib/tokensidecar", "/etc/tokensidecar")}
     assert len(private) == 3
     assert not private & set(app.values())
     memory = {each["name"] for each in pod["volumes"] if each.get("emptyDir", {}).get("medium") == "Memory"}
-    assert memory >= {sidecar[APP_SOCKET], sidecar[ADMIN_SOCKET], sidecar["/var/lib/tokensidecar"]}
+    assert memory >= {server[APP_SOCKET], server[ADMIN_SOCKET], server["/var/lib/tokensidecar"]}
 
 
 def test_sidecar_is_native_and_probed_over_http(pod: Manifest, containers: dict[str, Manifest]) -> None:
     assert [(each["name"], each["restartPolicy"]) for each in pod["initContainers"]] == [("tokensidecar", "Always")]
-    sidecar = containers["tokensidecar"]
-    probes = {name: sidecar[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
+    server = containers["tokensidecar"]
+    probes = {name: server[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
     assert probes == {
         "startupProbe": {"path": "/readyz", "port": 8792},
         "readinessProbe": {"path": "/readyz", "port": 8792},
         "livenessProbe": {"path": "/livez", "port": 8792},
     }
-    assert [each["containerPort"] for each in sidecar["ports"]] == [8792]
+    assert [each["containerPort"] for each in server["ports"]] == [8792]
 
 
 def test_images_carry_the_version_of_the_project(containers: dict[str, Manifest]) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
-    assert {each["image"] for each in containers.values()} == {f"tokensidecar:{version}"}
+    assert {each["image"] for each in containers.values()} == {f"tokensidecar:{sidecar.__version__}"}
 
 
 def test_every_container_has_requests_and_a_memory_limit(containers: dict[str, Manifest]) -> None:
@@ -148,9 +148,9 @@ def test_network_is_closed_but_for_metrics(rendered: list[Manifest]) -> None:
 
 
 def test_sidecar_reads_the_configuration_that_is_mounted(pod: Manifest, containers: dict[str, Manifest]) -> None:
-    sidecar = containers["tokensidecar"]
-    assert sidecar["args"] == ["serve", "--config", "/etc/tokensidecar/config.toml"]
-    (volume,) = (each for each in pod["volumes"] if each["name"] == mounts(sidecar)["/etc/tokensidecar"])
+    server = containers["tokensidecar"]
+    assert server["args"] == ["serve", "--config", "/etc/tokensidecar/config.toml"]
+    (volume,) = (each for each in pod["volumes"] if each["name"] == mounts(server)["/etc/tokensidecar"])
     assert volume["configMap"]["name"].startswith("sidecar-config-")
 
 

@@ -1,12 +1,12 @@
 """A stand-in for your app: issues itself a token through the sidecar and validates it, every five seconds."""
+# ruff: noqa: T201
 
 import os
 import sys
 import time
 
 import grpc
-from tokensidecar.v1 import token_service_pb2 as pb
-from tokensidecar.v1 import token_service_pb2_grpc
+from tokensidecar.v1 import token_service_pb2 as pb, token_service_pb2_grpc
 
 
 def main() -> None:
