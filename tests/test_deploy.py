@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -108,6 +109,7 @@ def test_app_sees_its_socket_and_neither_admin_nor_state(pod: Manifest, containe
     app, server = mounts(containers["app"]), mounts(containers["tokensidecar"])
     assert app[APP_SOCKET] == server[APP_SOCKET]
     assert set(app) == {APP_SOCKET, "/demo"}
+    assert all(mount["readOnly"] for mount in containers["app"]["volumeMounts"])
     private = {server[path] for path in (ADMIN_SOCKET, "/var/lib/tokensidecar", "/etc/tokensidecar")}
     assert len(private) == 3
     assert not private & set(app.values())
@@ -129,6 +131,13 @@ def test_sidecar_is_native_and_probed_over_http(pod: Manifest, containers: dict[
 
 def test_images_carry_the_version_of_the_project(containers: dict[str, Manifest]) -> None:
     assert {each["image"] for each in containers.values()} == {f"tokensidecar:{sidecar.__version__}"}
+
+
+def test_versions_are_the_same_in_all_places() -> None:
+    texts = {file.name: file.read_text(encoding="utf-8") for file in (ROOT / "deploy").iterdir() if file.is_file()}
+    assert set(re.findall(r"tokensidecar:(\d\S+)", "\n".join(texts.values()))) == {sidecar.__version__}
+    uv = re.findall(r"uv==\S+", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert re.findall(r"uv==\S+", texts["Dockerfile"]) == uv != []
 
 
 def test_every_container_has_requests_and_a_memory_limit(containers: dict[str, Manifest]) -> None:
