@@ -66,9 +66,7 @@ type address struct {
 // parseAddress reads unix:/path, unix:///path or host:port.
 func parseAddress(text string) (address, error) {
 	if path, ok := strings.CutPrefix(text, "unix:"); ok {
-		if strings.HasPrefix(path, "//") {
-			path = path[len("//"):]
-		}
+		path = strings.TrimPrefix(path, "//")
 		if !strings.HasPrefix(path, "/") {
 			return address{}, fmt.Errorf("%q: the path of a socket starts with /", text)
 		}

@@ -130,7 +130,7 @@ func (a *Admin) Rotate(ctx context.Context, request RotateRequest) (*Rotation, e
 	defer cancel()
 	answer, err := a.tokens.Rotate(ctx, message)
 	if err != nil {
-		return nil, fromRPC(err)
+		return nil, err
 	}
 	return &Rotation{
 		Keys:         keys(answer.GetKeys()),
@@ -164,8 +164,7 @@ func (a *Admin) ListKeys(ctx context.Context, profile string) ([]Key, error) {
 func (a *Admin) listPage(ctx context.Context, request *pb.ListKeysRequest) (*pb.ListKeysResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.options.timeout)
 	defer cancel()
-	answer, err := a.keys.ListKeys(ctx, request)
-	return answer, fromRPC(err)
+	return a.keys.ListKeys(ctx, request)
 }
 
 // RevokeKeysRequest says which keys are compromised.
@@ -199,7 +198,7 @@ func (a *Admin) RevokeKeys(ctx context.Context, request RevokeKeysRequest) (*Key
 		Reason:  request.Reason,
 	})
 	if err != nil {
-		return nil, fromRPC(err)
+		return nil, err
 	}
 	return &KeyRevocation{
 		Keys:          keys(answer.GetKeys()),

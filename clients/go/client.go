@@ -105,7 +105,7 @@ func (c *Client) Issue(ctx context.Context, request IssueRequest) (*IssuedToken,
 	defer cancel()
 	answer, err := c.tokens.Issue(ctx, message)
 	if err != nil {
-		return nil, fromRPC(err)
+		return nil, err
 	}
 	return issuedToken(answer), nil
 }
@@ -172,7 +172,6 @@ func (c *Client) Validate(ctx context.Context, request ValidateRequest) (*Valida
 	defer cancel()
 	answer, err := c.tokens.Validate(ctx, request.message())
 	if err != nil {
-		err = fromRPC(err)
 		if _, judged := err.(*RejectedError); judged {
 			c.validated.Store(true)
 		}
@@ -203,7 +202,7 @@ func (c *Client) BatchIssue(ctx context.Context, requests []IssueRequest) ([]Iss
 	defer cancel()
 	answer, err := c.tokens.BatchIssue(ctx, &pb.BatchIssueRequest{Requests: messages})
 	if err != nil {
-		return nil, fromRPC(err)
+		return nil, err
 	}
 	if len(answer.GetResults()) != len(requests) {
 		return nil, broken("the batch has another number of results than of requests")
@@ -236,7 +235,7 @@ func (c *Client) BatchValidate(ctx context.Context, requests []ValidateRequest) 
 	defer cancel()
 	answer, err := c.tokens.BatchValidate(ctx, &pb.BatchValidateRequest{Requests: messages})
 	if err != nil {
-		return nil, fromRPC(err)
+		return nil, err
 	}
 	if len(answer.GetResults()) != len(requests) {
 		return nil, broken("the batch has another number of results than of requests")

@@ -15,7 +15,9 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -163,12 +165,16 @@ func TestNamesThatDifferInCaseOnlyAreRefused(t *testing.T) {
 }
 
 func TestRejectedTokenIsOneTypeWithTheReason(t *testing.T) {
-	client := (&fake{validate: func(context.Context, *pb.ValidateRequest) (*pb.ValidateResponse, error) {
+	client := (&fake{validate: func(ctx context.Context, _ *pb.ValidateRequest) (*pb.ValidateResponse, error) {
+		if err := grpc.SetTrailer(ctx, metadata.Pairs("x-request-id", "r1")); err != nil {
+			return nil, err
+		}
 		return nil, failure(codes.Unauthenticated, pb.ErrorReason_TOKEN_EXPIRED, "the token has expired")
 	}}).client(t)
 	token, err := client.Validate(t.Context(), ValidateRequest{})
 	var rejected *RejectedError
-	if token != nil || !errors.As(err, &rejected) || rejected.Reason != ReasonTokenExpired || rejected.Message != "the token has expired" {
+	if token != nil || !errors.As(err, &rejected) || rejected.Reason != ReasonTokenExpired || rejected.Message != "the token has expired" ||
+		rejected.RequestID != "r1" || !strings.Contains(err.Error(), "[request id r1]") {
 		t.Errorf("%v, %v", token, err)
 	}
 	if status.Code(err) != codes.Unauthenticated {

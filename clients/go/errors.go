@@ -3,12 +3,13 @@ package tokensidecar
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	pb "tokensidecar.dev/go/tokensidecarv1"
@@ -58,20 +59,22 @@ const (
 	ReasonInternal                Reason = "INTERNAL"
 )
 
-// RejectedError: the sidecar judged the token and it is no good. Never retry;
-// answer 401. Find it with [errors.As].
+// RejectedError says that the sidecar judged the token, and that it is no good.
+// Never retry; answer 401. Find it with [errors.As].
 type RejectedError struct {
 	// Reason is why; empty if the answer did not say.
 	Reason Reason
 	// Message is for people. It never quotes the token.
 	Message string
+	// RequestID finds the call in the sidecar's log; empty for an item of a batch.
+	RequestID string
 
 	cause error
 }
 
 // Error names the reason, and nothing of the token.
 func (e *RejectedError) Error() string {
-	return fmt.Sprintf("tokensidecar: token rejected (%s): %s", e.Reason, e.Message)
+	return text("token rejected", e.Reason, e.Message, e.RequestID)
 }
 
 // Unwrap gives the gRPC status, for status.Code and status.FromError.
@@ -91,6 +94,9 @@ type CallError struct {
 	Fields []Field
 	// RetryAfter is how long to wait before the next try; 0: the sidecar did not say.
 	RetryAfter time.Duration
+	// RequestID finds the call in the sidecar's log; empty for an item of a
+	// batch, and where gRPC and not the sidecar's code answered.
+	RequestID string
 
 	cause error
 }
@@ -103,12 +109,19 @@ type Field struct {
 	Problem string
 }
 
-// Error gives the status code, the reason and the message.
+// Error gives the status code, the reason, the message and the request id.
 func (e *CallError) Error() string {
-	if e.Reason == "" {
-		return fmt.Sprintf("tokensidecar: %s: %s", e.Code, e.Message)
+	return text(e.Code.String(), e.Reason, e.Message, e.RequestID)
+}
+
+func text(what string, reason Reason, message, requestID string) string {
+	if reason != "" {
+		what += " (" + string(reason) + ")"
 	}
-	return fmt.Sprintf("tokensidecar: %s (%s): %s", e.Code, e.Reason, e.Message)
+	if requestID != "" {
+		message += " [request id " + requestID + "]"
+	}
+	return "tokensidecar: " + what + ": " + message
 }
 
 // Unwrap gives the gRPC status, for status.Code and status.FromError.
@@ -153,13 +166,24 @@ func broken(problem string) error {
 	return &CallError{Code: codes.Internal, Message: problem, cause: status.Error(codes.Internal, problem)}
 }
 
-// fromRPC turns what a stub returned into an error of this package.
-func fromRPC(err error) error {
+// convertErrors makes every stub return the errors of this package.
+func convertErrors(
+	ctx context.Context, method string, request, reply any, connection *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
+	var trailer metadata.MD
+	err := call(ctx, method, request, reply, connection, append(opts, grpc.Trailer(&trailer))...)
 	if err == nil {
 		return nil
 	}
+	return fromRPC(err, trailer)
+}
+
+func fromRPC(err error, trailer metadata.MD) error {
 	answer := status.Convert(err)
 	failure := &CallError{Code: answer.Code(), Message: answer.Message(), cause: err}
+	if values := trailer.Get("x-request-id"); len(values) == 1 {
+		failure.RequestID = values[0]
+	}
 	for _, detail := range answer.Details() {
 		switch detail := detail.(type) {
 		case *errdetails.ErrorInfo:
@@ -196,7 +220,7 @@ func fromItem(item *pb.ItemError) error {
 // orRejected: the contract reserves UNAUTHENTICATED for the token in the request.
 func (e *CallError) orRejected() error {
 	if e.Code == codes.Unauthenticated {
-		return &RejectedError{Reason: e.Reason, Message: e.Message, cause: e.cause}
+		return &RejectedError{Reason: e.Reason, Message: e.Message, RequestID: e.RequestID, cause: e.cause}
 	}
 	return e
 }

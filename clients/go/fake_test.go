@@ -2,6 +2,7 @@ package tokensidecar
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -69,7 +70,7 @@ func (f *fake) serve(t *testing.T, listener net.Listener) (stop func()) {
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		if err := server.Serve(listener); err != nil {
+		if err := server.Serve(listener); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			t.Errorf("the fake ended: %v", err)
 		}
 	}()

@@ -148,6 +148,10 @@ func TestSidecarRejectsWhatIsNoGoodWithTheReason(t *testing.T) {
 			if token != nil || reasonOf(err) != c.reason {
 				t.Errorf("%s: %v", name, err)
 			}
+			var rejected *tokensidecar.RejectedError
+			if errors.As(err, &rejected) && rejected.RequestID == "" {
+				t.Errorf("%s: without a request id", name)
+			}
 			if err != nil && strings.Contains(err.Error(), c.request.Token) {
 				t.Errorf("%s: the error quotes the token", name)
 			}
