@@ -213,6 +213,7 @@ func TestOtherFailuresAreToldApart(t *testing.T) {
 		{codes.Unavailable, pb.ErrorReason_SUBJECT_REVOKED, []error{ErrUnavailable}},
 		{codes.ResourceExhausted, pb.ErrorReason_OVERLOADED, []error{ErrUnavailable}},
 		{codes.DeadlineExceeded, pb.ErrorReason_ERROR_REASON_UNSPECIFIED, []error{ErrUnavailable, context.DeadlineExceeded}},
+		{codes.Canceled, pb.ErrorReason_ERROR_REASON_UNSPECIFIED, []error{ErrUnavailable}}, // by the server
 		{codes.Unimplemented, pb.ErrorReason_NOT_IMPLEMENTED, nil},
 		{codes.Internal, pb.ErrorReason_INTERNAL, nil},
 	} {

@@ -98,7 +98,8 @@ type CallError struct {
 	// batch, and where gRPC and not the sidecar's code answered.
 	RequestID string
 
-	cause error
+	cause     error
+	cancelled bool // by the caller's context, not by the sidecar as it ended
 }
 
 // Field is one field of a request that is no good.
@@ -143,7 +144,7 @@ func (e *CallError) Is(kind error) bool {
 	case codes.ResourceExhausted: // without the reason: a message too large, which no later try makes smaller
 		return kind == ErrUnavailable && e.Reason == ReasonOverloaded
 	case codes.Canceled:
-		return kind == context.Canceled
+		return kind == context.Canceled && e.cancelled || kind == ErrUnavailable && !e.cancelled
 	default:
 		return false
 	}
@@ -175,12 +176,8 @@ func convertErrors(
 	if err == nil {
 		return nil
 	}
-	return fromRPC(err, trailer)
-}
-
-func fromRPC(err error, trailer metadata.MD) error {
 	answer := status.Convert(err)
-	failure := &CallError{Code: answer.Code(), Message: answer.Message(), cause: err}
+	failure := &CallError{Code: answer.Code(), Message: answer.Message(), cause: err, cancelled: ctx.Err() != nil}
 	if values := trailer.Get("x-request-id"); len(values) == 1 {
 		failure.RequestID = values[0]
 	}
