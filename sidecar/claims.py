@@ -76,7 +76,7 @@ RULES: Mapping[str, str] = MappingProxyType(
 _DIGITS = 20  # of -2^63 and of 2^64 - 1
 _NUMBER = 32
 _TIME_END = 2**53
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]").search
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+").fullmatch  # one scope-token, RFC 6749 section 3.3
 
 

@@ -61,7 +61,7 @@ _LAST_OF_3 = frozenset("AEIMQUYcgkosw048")
 _HEADER_TEXT = (4 * MAX_HEADER + 2) // 3
 _NAMES = {3: frozenset({"alg", "kid", "typ", "cty"}), 5: frozenset({"alg", "enc", "kid", "typ", "cty"})}
 _KID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
-_ALGORITHM = re.compile(r"[A-Za-z0-9+-]{1,32}").fullmatch
+_ALGORITHM = re.compile(r"[A-Za-z0-9_+-]{1,32}").fullmatch
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}(/[A-Za-z0-9!#$&^_.+-]{1,64})?").fullmatch  # RFC 6838 section 4.2
 
 
@@ -113,7 +113,7 @@ def gate(text: str, *, segments: frozenset[int]) -> Gated:
     typ, cty = header.get("typ"), header.get("cty")
     if (
         not _ALGORITHM(alg)
-        or (enc and not _ALGORITHM(enc))
+        or (count == 5 and not _ALGORITHM(enc))
         or (typ is not None and not _MEDIA_TYPE(typ))
         or (cty is not None and not _MEDIA_TYPE(cty))
     ):
