@@ -159,7 +159,8 @@ def _write(path: Path, text: bytes) -> None:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        # Not to wait for the writer of a pipe.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             _check_owner(path, os.fstat(file.fileno()))
             raw = file.read(_TEXT_MAX + 1)
     except FileNotFoundError as error:

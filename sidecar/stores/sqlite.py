@@ -7,7 +7,10 @@ Rules:
     boot-time clock. A wall clock that is set therefore changes nothing. It is read anew only by a process that opens the file alone, or
     first since the machine started, and never so that it would lie before the last write.
  4. Each process that uses the store holds a shared lock on `<file>-members` for as long; whoever gets the exclusive one is alone.
- 5. A file that was replaced or removed under a running process is refused: what is written there would be lost.
+ 5. The file is made complete or not at all. One that is empty or short is damaged, and one that was replaced, removed or cut under a
+    running process is refused: what is written there would be lost.
+ 6. A write that failed may still turn up after a crash (its sync was refused, not undone): whoever asked was told that the store is
+    unavailable, and asks again.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ SCHEMA = 1
 APPLICATION_ID = 0x746F6B73  # "toks"
 BUSY_SECONDS = 5.0
 MEMBERS_SECONDS = 10.0
+_SMALLEST = 512  # bytes of the smallest page; SQLite takes a shorter file for an empty one
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TABLES = """
 CREATE TABLE store (
@@ -96,6 +100,7 @@ class SqliteStore:
         self._alone = asyncio.Lock()
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
+        self._size = 0
         self._closed = False
 
     @classmethod
@@ -200,14 +205,57 @@ class SqliteStore:
                 self._lock(fcntl.F_RDLCK)
 
     def _make_file(self) -> None:
-        """So that it is never open to others, not even for a moment; SQLite gives its log the same mode."""
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        """One process makes it, whole, under another name first; then it gets its own."""
+        deadline = time.monotonic() + MEMBERS_SECONDS
+        while not self._lock_makers():
+            if time.monotonic() > deadline:
+                raise UnavailableStoreError(f"another process is making the store {self._path} for too long")
+            time.sleep(0.02)
+        try:
+            if _is_there(self._path):
+                return
+            log = Path(f"{self._path}-wal")
+            if _is_there(log) and log.stat().st_size:
+                raise UnavailableStoreError(
+                    f"the database {self._path} is missing, but its log {log} is there: put the database back, or move the log away too"
+                )
+            self._write_file()
+        finally:
+            fcntl.flock(self._members_descriptor(), fcntl.LOCK_UN)
+        failpoint("start.store_made")
+
+    def _write_file(self) -> None:
+        unfinished = Path(f"{self._path}.unfinished")
+        for left in (unfinished, Path(f"{unfinished}-journal")):  # by a start that was killed
+            left.unlink(missing_ok=True)
+        # Private from the start; SQLite gives its log the same mode.
+        os.close(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(f"file:{_quoted(unfinished)}?mode=rw", uri=True, isolation_level=None)
+        try:
+            connection.execute("PRAGMA synchronous = EXTRA")
+            with _transaction(connection):
+                self._make_schema(connection)
+        finally:
+            connection.close()
+        unfinished.rename(self._path)
         directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+
+    def _lock_makers(self) -> bool:
+        """Of another kind than the members' locks, so that the two do not meet."""
+        try:
+            fcntl.flock(self._members_descriptor(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _members_descriptor(self) -> int:
+        if self._members is None:
+            raise UnavailableStoreError("the store is closed")
+        return self._members
 
     def _connected(self) -> sqlite3.Connection:
         """The connection, as long as the file is still the one that it was opened on."""
@@ -219,6 +267,9 @@ class SqliteStore:
             ) from error
         if not stat.S_ISREG(found.st_mode):
             raise UnavailableStoreError(f"{self._path} is not a regular file")
+        if found.st_size < max(self._size, _SMALLEST):
+            raise UnavailableStoreError(_damaged(self._path))
+        self._size = found.st_size  # it never shrinks: nothing is vacuumed
         identity = (found.st_dev, found.st_ino)
         if self._identity not in (None, identity):
             raise UnavailableStoreError(
@@ -243,18 +294,6 @@ class SqliteStore:
             )
         for pragma in ("synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF", "cell_size_check = ON"):
             connection.execute(f"PRAGMA {pragma}")
-        if self._is_empty(connection):
-            if self._identity is not None:
-                raise UnavailableStoreError(
-                    f"the database {self._path} was emptied while in use: restore it from a backup"
-                )
-            made = False
-            with _transaction(connection):
-                if self._is_empty(connection):  # still: another process may have been quicker
-                    self._make_schema(connection)
-                    made = True
-            if made:
-                failpoint("start.store_made")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
         if application != APPLICATION_ID:
             raise UnavailableStoreError(
@@ -266,10 +305,6 @@ class SqliteStore:
                 f"the database {self._path} has schema {schema}, and this version knows {SCHEMA} alone: use the version that wrote it, or a newer one"
             )
         self._check(connection)
-
-    def _is_empty(self, connection: sqlite3.Connection) -> bool:
-        found = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")]
-        return not any(found) and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
 
     def _make_schema(self, connection: sqlite3.Connection) -> None:
         for statement in _TABLES.split(";"):
@@ -348,7 +383,8 @@ class SqliteStore:
             )
 
     def _lock_out_others(self) -> bool:
-        if self._members is None or not os.path.samestat(os.fstat(self._members), Path(f"{self._path}-members").stat()):
+        members = self._members_descriptor()
+        if not os.path.samestat(os.fstat(members), Path(f"{self._path}-members").stat()):
             return False  # somebody replaced the file: others may hold locks on the new one
         return self._lock(fcntl.F_WRLCK)
 
@@ -358,12 +394,10 @@ class SqliteStore:
         An open file description's lock (F_OFD_SETLK): two stores in one process count as two members, and to close another
         descriptor of the file does not lose it. Going from shared to exclusive and back never lets go in between.
         """
-        if self._members is None:
-            raise UnavailableStoreError("the store is closed")
         # struct flock on 64-bit Linux: l_type, l_whence, l_start, l_len (0: all), l_pid
         request = struct.pack("@hhqqi4x", kind, os.SEEK_SET, 0, 0, 0)
         try:
-            fcntl.fcntl(self._members, fcntl.F_OFD_SETLK, request)
+            fcntl.fcntl(self._members_descriptor(), fcntl.F_OFD_SETLK, request)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
@@ -397,12 +431,11 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
-# After these the connection is not to be trusted; after a full disk or a busy file it is.
+# After these the connection is not to be trusted. After a full or failing disk or a busy file it is, and a new one might not open.
 _LASTING = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_PROTOCOL,
     }
@@ -440,6 +473,14 @@ def _digest(*parts: str | bytes) -> bytes:
         data = part.encode() if isinstance(part, str) else part
         hashed.update(len(data).to_bytes(8, "big") + data)
     return hashed.digest()
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _quoted(path: Path) -> str:
