@@ -1,0 +1,161 @@
+"""`tokensidecar check`: every problem of a configuration with its key, or what it amounts to."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar import directories
+from sidecar.cli import screen
+from sidecar.cli.exits import Code
+from sidecar.config import Address, Config, ConfigError, load
+from sidecar.fields import spell
+from sidecar.sections import HTTP_OFF, json_schema
+
+if TYPE_CHECKING:
+    import argparse
+
+    from sidecar.profile import Profile
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("config", nargs="?", metavar="CONFIG", help="default: what `serve` would read")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--print", action="store_true", dest="effective", help="print the effective configuration, as TOML"
+    )
+    what.add_argument("--schema", action="store_true", help="print the JSON Schema of the file")
+    what.add_argument("--json", action="store_true", help="print problems and notes as one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check; 2 if there are problems."""
+    if args.schema:
+        screen.write_json(json_schema())
+        return Code.OK
+    try:
+        config = load(args.config, os.environ)
+    except ConfigError as error:
+        _tell_problems(error, as_json=args.json)
+        return Code.USAGE
+    if args.effective:
+        print(effective(config), end="")
+        return Code.OK
+    notes = [*config.notes, *_directory_notes(config)]
+    if args.json:
+        screen.write_json({"source": config.source, "problems": [], "notes": notes})
+        return Code.OK
+    from rich.text import Text
+
+    out = screen.console()
+    out.print(Text("good", style="bold green"), config.source or "(the embedded defaults)", soft_wrap=True)
+    for note in notes:
+        out.print(Text(f"  note: {screen.clean(note)}"), soft_wrap=not screen.is_terminal())
+    return Code.OK
+
+
+def _tell_problems(error: ConfigError, *, as_json: bool) -> None:
+    if as_json:
+        problems = [{"key": key, "problem": problem} for key, problem in error.problems]
+        screen.write_json({"source": error.source, "problems": problems, "notes": []})
+        return
+    from rich.text import Text
+
+    out = screen.console()
+    count = len(error.problems)
+    out.print(Text(f"{count} problem{'s' if count != 1 else ''}", style="bold red"), "in", error.source, soft_wrap=True)
+    for key, problem in error.problems:
+        out.print(
+            Text.assemble("  ", (screen.clean(key), "bold"), f": {screen.clean(problem)}"),
+            soft_wrap=not screen.is_terminal(),
+        )
+
+
+def _directory_notes(config: Config) -> list[str]:
+    """What the modes of the directories that are there already mean."""
+    sockets = [Path(a.path).parent for a in (*config.listen.app, *config.listen.admin) if a.kind == "unix"]
+    holding = dict.fromkeys([config.runtime_dir, *sockets], "sockets") | dict.fromkeys(
+        [config.state_dir, config.keys.store_path.parent, config.keys.kek_path.parent], "keys"
+    )
+    return [said for path, what in holding.items() for said in directories.remarks(path, what)]
+
+
+def effective(config: Config) -> str:
+    """The configuration as a file that reads back to the same, with every default spelled out."""
+    listen, keys = config.listen, config.keys
+    first = next(iter(config.profiles.values()))
+    staleness = max(profile.max_staleness for profile in config.profiles.values())
+    lines = [
+        f"# {config.source or 'the embedded defaults'}, with the environment; runtime {config.runtime_dir}, state {config.state_dir}",
+        "[listen]",
+        f"app = [{', '.join(map(_address, listen.app))}]",
+        f"admin = [{', '.join(map(_address, listen.admin))}]",
+        f"http = {_toml(str(listen.http) if listen.http else HTTP_OFF)}",
+        f"allow_http_beyond_loopback = {_toml(listen.allow_http_beyond_loopback)}",
+        f"allow_plaintext_tcp = {_toml(listen.allow_plaintext_tcp)}",
+    ]
+    for profile in config.profiles.values():
+        lines += _profile(profile)
+    lines += [
+        "",
+        "[keys]",
+        f"store = {_toml(keys.store)}",
+        f"kek = {_toml(keys.kek)}",
+        'role = "both"',
+        f"single_pod = {_toml(keys.single_pod)}",
+        f'rotate_every = "{spell(first.rotate_every)}"',
+        f'propagation = "{spell(first.propagation)}"',
+        f'max_staleness = "{spell(staleness)}"',
+        f'max_skew = "{spell(first.max_skew)}"',
+        f'refresh_interval = "{spell(keys.refresh_interval)}"',
+        "",
+        "[audit]",
+        f"sink = {_toml(config.audit.sink)}",
+        f"required = {_toml(config.audit.required)}",
+        "",
+        "[log]",
+        f"level = {_toml(config.log_level)}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _profile(profile: Profile) -> list[str]:
+    lines = [
+        "",
+        f"[profiles.{profile.name}]",
+        f"issuer = {_toml(profile.issuer)}",
+        f"audiences = {_toml(profile.audiences)}"
+        if profile.audiences
+        else "# audiences: any that a caller names (the built-in profile alone)",
+        f"format = {_toml(profile.format.value)}",
+        *([f"sign = {_toml(profile.sign)}"] if profile.sign else []),
+        f"encrypt = {_toml(profile.encrypt)}",
+        f"content = {_toml(profile.content)}",
+        f"typ = {_toml(profile.typ)}",
+        f'ttl = "{spell(profile.ttl)}"',
+        f'max_ttl = "{spell(profile.max_ttl)}"',
+        f'leeway = "{spell(profile.leeway)}"',
+        f"max_token_bytes = {profile.max_token_bytes}",
+        f'max_staleness = "{spell(profile.max_staleness)}"',
+        f"published = {_toml(profile.published)}",
+    ]
+    rules = []
+    if profile.claims.allow is not None:
+        rules.append(f"allow = {_toml(sorted(profile.claims.allow))}")
+    if profile.claims.require:
+        rules.append(f"require = {_toml(sorted(profile.claims.require))}")
+    return lines + (["", f"[profiles.{profile.name}.claims]", *rules] if rules else [])
+
+
+def _address(address: Address) -> str:
+    group = f", group = {_toml(address.group)}" if address.group else ""
+    mode = f", mode = 0o{address.mode:03o}" if address.kind == "unix" else ""
+    return f"{{ address = {_toml(str(address))}{mode}{group}, caller = {_toml(address.caller)} }}"
+
+
+def _toml(value: object) -> str:
+    """JSON's texts, lists and flags are TOML's too, as long as nothing beyond the basic plane is escaped as two surrogates."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,68 @@
+"""What a person sees: tables and colour by rich, at the terminal's width; plain text in a pipe; never a control character of others' making."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rich.console import Console
+    from rich.table import Table
+
+ELLIPSIS = "…"
+
+
+def console() -> Console:
+    """Standard output. Colour only on a terminal and without NO_COLOR; no markup is read out of what is printed."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False, soft_wrap=False)
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> Table:
+    """A table of names and values; values fold, nothing is cut."""
+    from rich.table import Table
+
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, clean(value))
+    return table
+
+
+def clean(text: str) -> str:
+    """The text with everything unprintable escaped, so that a claim can neither move the cursor nor turn the line around."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened(text: str, length: int) -> str:
+    """At most `length` characters, cut at the end."""
+    return text if len(text) <= length else text[: length - 1] + ELLIPSIS
+
+
+def write_json(value: Mapping[str, Any]) -> None:
+    """One JSON document on standard output, for programs."""
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=rfc3339))
+
+
+def rfc3339(time: datetime) -> str:
+    """UTC, with a Z."""
+    return time.astimezone(UTC).isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
+
+
+def left(until: datetime, now: datetime) -> str:
+    """The time from now until then, in its two largest units: "14m 59s"."""
+    seconds = max(0, round((until - now).total_seconds()))
+    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
+    first = next((i for i, (amount, _) in enumerate(parts) if amount), len(parts) - 1)
+    return " ".join(f"{amount}{unit}" for amount, unit in parts[first : first + 2] if amount) or "0s"
+
+
+def is_terminal() -> bool:
+    """Whether a person looks at standard output."""
+    return sys.stdout.isatty()
