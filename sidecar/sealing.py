@@ -290,11 +290,11 @@ def _text(data: bytes) -> str:
 
 def _bytes(text: object, profile: str) -> bytes:
     try:
-        if not isinstance(text, str):
-            raise TypeError("not text")
-        return b64decode(text, validate=True)
-    except (TypeError, ValueError) as error:
-        raise DamagedRingError(profile, "it is damaged") from error
+        if isinstance(text, str) and _text(data := b64decode(text, validate=True)) == text:
+            return data
+    except ValueError:
+        pass
+    raise DamagedRingError(profile, "it is damaged")
 
 
 def _hkdf(data_key: bytes, purpose: bytes) -> bytes:

@@ -1,6 +1,6 @@
 """The file KMS: the contract, the file's form and owner, and how a key is made."""
 
-# ruff: noqa: ASYNC221, ASYNC240 -- nothing else runs on these tests' loops
+# ruff: noqa: ASYNC240 -- nothing else runs on these tests' loops
 
 from __future__ import annotations
 
@@ -93,8 +93,19 @@ async def test_one_key_in_every_form_is_the_same(tmp_path: Path, text: str) -> N
 
 @pytest.mark.parametrize(
     "text",
-    ["", "\n", SECRET, SECRET.hex()[:-1], SECRET.hex() + "0", SECRET.hex()[:-1] + "g", "A" * 42, "+" * 43, "ü" * 43]
-    + [f"{SECRET.hex()}\n{SECRET.hex()}", "0" * 100_000],  # noqa: RUF005
+    [
+        "",
+        "\n",
+        SECRET,
+        SECRET.hex()[:-1],
+        SECRET.hex() + "0",
+        SECRET.hex()[:-1] + "g",
+        "A" * 42,
+        "+" * 43,
+        "ü" * 43,
+        f"{SECRET.hex()}\n{SECRET.hex()}",
+        "0" * 100000,
+    ],
 )
 def test_file_that_holds_no_key_is_refused_without_a_word_of_it(tmp_path: Path, text: str | bytes) -> None:
     path = _written(tmp_path / "kek", text)

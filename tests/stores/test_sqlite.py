@@ -93,9 +93,7 @@ async def test_scrub_leaves_no_bytes_of_what_was_overwritten(path: Path, clock: 
 
 async def test_opening_empties_the_log_of_a_killed_process(path: Path, clock: HandClock) -> None:
     # The child leaves by a kill, with the log full of overwritten documents.
-    child = subprocess.run(  # noqa: ASYNC221
-        [sys.executable, "-c", _CHILD_FILLS_AND_DIES, str(path)], cwd=ROOT, check=False, timeout=60
-    )
+    child = subprocess.run([sys.executable, "-c", _CHILD_FILLS_AND_DIES, str(path)], cwd=ROOT, check=False, timeout=60)
     assert child.returncode == -signal.SIGKILL
     assert b"MARKED-SECRET" in path.with_name("state.db-wal").read_bytes()
     store = await SqliteStore.open(path, SystemClock())
