@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from sidecar.validate import Validate
 ITEMS = 1000
 PAGE, PAGE_MOST = 100, 1000
 SLICE = 0.001  # seconds of a batch's work before the loop may turn to others
+
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -120,7 +123,7 @@ class _TokenServicer:
 
         # All drafts first: the answer's size is judged before the first token exists.
         drafts = await _each(call, call.request.requests, draft)
-        size = sum(d.size + 256 if isinstance(d, Draft) else d.ByteSize() for d in drafts)
+        size = sum(messages.issued_size(d) if isinstance(d, Draft) else d.ByteSize() + 4 for d in drafts)
         if size > BATCH_BYTES:
             raise InvalidRequestError(
                 Violation(
@@ -195,6 +198,8 @@ class _AdminServicer:
             bad.append(Violation("profile", "required: an incident never falls upon a default by omission"))
         if not request.key_ids or len(request.key_ids) > ITEMS:
             bad.append(Violation("key_ids", f"required: the ids of the compromised keys, 1 to {ITEMS}"))
+        elif not all(map(_KEY_ID, request.key_ids)):
+            bad.append(Violation("key_ids", "each is 1 to 64 characters of A-Z a-z 0-9 - _, as ListKeys tells them"))
         if bad:
             raise InvalidRequestError(*bad)
         revoked = await self._verbs.revoke_keys(

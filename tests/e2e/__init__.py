@@ -1,0 +1,1 @@
+"""Tests through the real RPC: a sidecar process, real sockets, plain gRPC."""
