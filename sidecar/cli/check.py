@@ -127,9 +127,7 @@ def _profile(profile: Profile) -> list[str]:
         "",
         f"[profiles.{profile.name}]",
         f"issuer = {_toml(profile.issuer)}",
-        f"audiences = {_toml(profile.audiences)}"
-        if profile.audiences
-        else "# audiences: any that a caller names (the built-in profile alone)",
+        f"audiences = {_toml(profile.audiences)}",
         f"format = {_toml(profile.format.value)}",
         *([f"sign = {_toml(profile.sign)}"] if profile.sign else []),
         f"encrypt = {_toml(profile.encrypt)}",
@@ -147,7 +145,14 @@ def _profile(profile: Profile) -> list[str]:
         rules.append(f"allow = {_toml(sorted(profile.claims.allow))}")
     if profile.claims.require:
         rules.append(f"require = {_toml(sorted(profile.claims.require))}")
-    return lines + (["", f"[profiles.{profile.name}.claims]", *rules] if rules else [])
+    lines += ["", f"[profiles.{profile.name}.claims]", *rules] if rules else []
+    if profile.audiences:
+        return lines
+    return [
+        "",
+        "# Built in, with any audience that a caller names; a profile of a file must name its own:",
+        *(f"# {line}" for line in lines[1:]),
+    ]
 
 
 def _address(address: Address) -> str:

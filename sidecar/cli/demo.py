@@ -62,8 +62,13 @@ def run(args: argparse.Namespace) -> int:
     """Show it; the exit code."""
     grant = granted(EXAMPLE if args.claims is None else reading.claims_file(args.claims), args.claims)
     if not args.serve:
-        with calling.client(None) as client, calling.admin_client(None) as admin:
-            _show(client, admin, grant, started=False)
+        try:
+            with calling.client(None) as client, calling.admin_client(None) as admin:
+                _show(client, admin, grant, started=False)
+        except CommandError as error:
+            if error.code is Code.UNREACHABLE:
+                raise CommandError(error.code, f"{error.message}; `tokensidecar demo --serve` starts one") from error
+            raise
         return Code.OK
     from sidecar.cli.serve import loaded
 
