@@ -171,6 +171,12 @@ def test_a_signed_token_is_not_an_encrypted_one() -> None:
     assert refused(sign(b"{}", SIGNATURE, typ="at+jwt")) == "jose.key"
 
 
+def test_three_segments_are_not_an_encrypted_token_whatever_they_name() -> None:
+    token = opened(TOKEN)
+    three = Gated(token.text, token.segments[:3], token.header, "A256KW", "A256GCM", KEY.key_id, "", "")
+    assert refused(three) == "jose.key"
+
+
 def test_compression_is_not_followed() -> None:
     token = opened(TOKEN)
     header = {**token.header, "zip": "DEF"}

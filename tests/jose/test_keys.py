@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from sidecar.jose import keys
 from sidecar.jose.suites import KEY_MANAGEMENT, SIGNATURES, encoded
-from tests.forgeries import decode, encode
+from tests.forgeries import decode, encode, unused_bit_flipped
 
 ES256 = keys.generate("ES256")
 A256KW = keys.generate("A256KW")
@@ -91,6 +91,7 @@ def test_material_is_neither_copied_nor_pickled() -> None:
 
 GOOD = members(ES256.private_bytes())
 SYMMETRIC = members(A256KW.private_bytes())
+PUBLIC = members(ES256.public_bytes())
 P256_PRIME = 2**256 - 2**224 + 2**192 + 2**96 - 1
 
 
@@ -119,6 +120,13 @@ P256_PRIME = 2**256 - 2**224 + 2**192 + 2**96 - 1
         "an unused bit": ("ES256", dumped(GOOD | {"x": GOOD["x"][:-1] + chr(ord(GOOD["x"][-1]) + 1)})),
         "a number": ("ES256", dumped(GOOD | {"x": 1})),
         "padding": ("ES256", dumped(GOOD | {"x": GOOD["x"] + "="})),
+        "a public point off the curve": ("ES256", dumped(PUBLIC | {"y": encode(b"\1" * 32)})),
+        "the public zero": ("ES256", dumped(PUBLIC | {"x": encode(bytes(32)), "y": encode(bytes(32))})),
+        "a member more, of another kind": ("A256KW", dumped(SYMMETRIC | {"ext": "true"})),
+        "a symmetric key to sign with": ("A256KW", dumped(SYMMETRIC | {"use": "sig"})),
+        "a symmetric key of no use": ("A256KW", dumped({n: v for n, v in SYMMETRIC.items() if n != "use"})),
+        "an unused bit of a secret": ("A256KW", dumped(SYMMETRIC | {"k": unused_bit_flipped(SYMMETRIC["k"])})),
+        "an unused bit of a kid": ("A256KW", dumped(SYMMETRIC | {"kid": unused_bit_flipped(SYMMETRIC["kid"])})),
         "a key of 31 bytes": ("A256KW", dumped(SYMMETRIC | {"k": encode(b"k" * 31)})),
         "a key of 33 bytes": ("A256KW", dumped(SYMMETRIC | {"k": encode(b"k" * 33)})),
         "an empty key": ("A256KW", dumped(SYMMETRIC | {"k": ""})),

@@ -135,6 +135,12 @@ def test_an_encryption_key_neither_signs_nor_verifies() -> None:
         assert refused(token, SYMMETRIC) == "jose.key"
 
 
+def test_five_segments_are_not_a_signed_token_whatever_they_name() -> None:
+    token = opened(sign(b"{}", KEY, typ="at+jwt"))
+    five = Gated(f"{token.text}.AA.AA", (*token.segments, "AA", "AA"), token.header, "ES256", "", KEY.key_id, "", "")
+    assert refused(five) == "jose.key"
+
+
 def test_a_public_key_does_not_sign() -> None:
     with pytest.raises(ValueError, match="does not sign"):
         sign(b"{}", KEY.public(), typ="at+jwt")
