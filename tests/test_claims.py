@@ -199,6 +199,7 @@ def test_times_are_integers_of_53_bits(moment: int) -> None:
     assert parse(payload(iat=moment, exp=moment, nbf=moment)).not_before == moment
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_claims_or_refused_by_a_rule(data: bytes) -> None:
     found = outcome(data)
@@ -212,7 +213,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted([*GOOD, "nbf", "cnf", "sid", "x"])), _JSON, max_size=6), st.booleans())
 def test_any_json_is_claims_or_refused_by_a_rule(members: dict[str, Any], ascii_only: bool) -> None:
     data = json.dumps(GOOD | members, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
@@ -446,7 +447,7 @@ def test_no_problem_quotes_a_value() -> None:
 _TEXT = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=255)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     subject=_TEXT,
     audiences=st.lists(_TEXT, min_size=1, max_size=16),

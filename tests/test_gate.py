@@ -114,6 +114,7 @@ def test_only_the_encrypted_key_may_be_empty() -> None:
                 assert stage(".".join([*parts[:index], "", *parts[index + 1 :]])) == "gate.empty"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=12))
 def test_a_segment_passes_exactly_if_it_encodes_to_itself_again(segment: str) -> None:
     try:
@@ -127,11 +128,13 @@ def test_a_segment_passes_exactly_if_it_encodes_to_itself_again(segment: str) ->
         assert stage(token) == "gate.base64url"
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=40))
 def test_every_segment_that_an_encoder_makes_passes(data: bytes) -> None:
     assert gate(f"{encode(json.dumps(SIGNED))}.{encode(data)}.c2ln", segments=JWS).segments[1] == encode(data)
 
 
+@settings(deadline=None)
 @given(st.text() | st.text(alphabet="eyJhbGciOiJ.-_", max_size=60), st.sets(st.integers(0, 7)))
 @example("." * 4, {5})
 def test_anything_is_a_token_or_refused_by_a_rule(text: str, segments: set[int]) -> None:
@@ -139,6 +142,7 @@ def test_anything_is_a_token_or_refused_by_a_rule(text: str, segments: set[int])
     assert found in RULES if isinstance(found, str) else found.text == text
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_any_header_bytes_are_a_header_or_refused_by_a_rule(header: bytes) -> None:
     for token in (signed(header), encrypted(header)):
@@ -152,7 +156,7 @@ _NAMES = st.sampled_from(
 _VALUES = st.sampled_from(['"ES256"', '"A256GCM"', '"JWT"', f'"{KID}"', '"\\u0045S256"', '""', "null", "1", "[]", '["ES256"]', "{}", '{"alg":"ES256"}', "true", '"a b"', '"é"'])  # fmt: skip
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(_NAMES, _VALUES), max_size=6), st.booleans())
 def test_headers_pass_exactly_if_a_second_reading_of_the_rules_agrees(
     members: list[tuple[str, str]], jwe: bool

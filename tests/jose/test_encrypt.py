@@ -43,7 +43,7 @@ def by_hand(
     return ".".join([protected, encode(aes_key_wrap(kek, cek)), encode(iv), encode(sealed[:-16]), encode(sealed[-16:])])
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(min_size=1, max_size=3000))
 def test_what_was_encrypted_opens_to_the_same_bytes(plaintext: bytes) -> None:
     token = encrypt(plaintext, KEY, content="A256GCM")
@@ -95,7 +95,7 @@ def test_encrypted_key_and_iv_have_exact_lengths(segment: int, lengths: list[int
         assert refused(with_segment(TOKEN, segment, encode(raw[:length]))) == "jose.length"
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
     index = data.draw(st.integers(0, 4))

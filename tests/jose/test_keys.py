@@ -146,7 +146,7 @@ def test_nothing_else_is_loaded_and_no_message_quotes_it(algorithm: str, data: b
     assert refused.value.__suppress_context__
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_key_with_any_bit_flipped_is_none(data: st.DataObject) -> None:
     raw = bytearray(ES256.private_bytes())
@@ -156,6 +156,7 @@ def test_a_key_with_any_bit_flipped_is_none(data: st.DataObject) -> None:
         keys.load(bytes(raw), "ES256")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_encoded_is_the_length_of_base64url(raw: bytes) -> None:
     assert encoded(len(raw)) == len(encode(raw))

@@ -32,7 +32,7 @@ def refused(token: str | Gated, key: keys.Material = KEY) -> str:
     return error.value.stage
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.binary(min_size=1, max_size=3000))
 def test_what_was_signed_is_verified_to_the_same_bytes(payload: bytes) -> None:
     token = sign(payload, KEY, typ="at+jwt")
@@ -103,7 +103,7 @@ def test_a_signature_has_64_bytes(length: int) -> None:
     assert refused(with_segment(token, 2, encode(raw[:length]))) == "jose.length"
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
     token = sign(b'{"sub":"user-42","exp":1}', KEY, typ="at+jwt")
