@@ -54,9 +54,9 @@ def state(env: Mapping[str, str]) -> Path:
 
 
 def _usable(path: Path) -> bool:
-    """Whether it is a directory that this process may write to, or can be made."""
+    """Whether this process may write to it, or to the directory of the app plane's socket in it (a pod mounts that alone), or can make it."""
     if path.is_dir():
-        return os.access(path, os.W_OK | os.X_OK)
+        return any(os.access(each, os.W_OK | os.X_OK) for each in (path, path / "app"))
     return not path.exists() and os.access(path.parent, os.W_OK | os.X_OK)
 
 

@@ -509,7 +509,7 @@ def test_the_demo_shows_the_whole_way(start_sidecar: Callable[..., RunningSideca
         "the old token is still good",
         "under the new key",
         "rejected: TOKEN_INVALID",
-        "grpcurl -plaintext -d @",
+        "-allow-unknown-fields -d @",
     ):
         assert fact in " ".join(seen.split())
     assert max(map(len, seen.splitlines())) <= 80 + len("/tmp/ts-12345678/run")  # the lines to copy are not folded

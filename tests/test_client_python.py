@@ -419,6 +419,29 @@ def test_a_token_goes_round(sidecar: RunningSidecar, way: str) -> None:
         assert [violation.field for violation in refused.value.violations] == ["audiences"]
 
 
+def test_one_bad_item_of_a_batch_fails_alone(sidecar: RunningSidecar) -> None:
+    with tokensidecar.connect(sidecar.app_socket) as client:
+        good, bad, late = client.batch_issue(
+            [
+                tokensidecar.IssueRequest("u", ["a"], claims={"n": 2**63 - 1}),
+                tokensidecar.IssueRequest("", ["a"]),
+                tokensidecar.IssueRequest("u", ["a"], ttl=timedelta(days=1)),
+            ]
+        )
+        assert isinstance(good, tokensidecar.IssuedToken)
+        assert isinstance(bad, tokensidecar.InvalidRequestError)
+        assert [violation.field for violation in bad.violations] == ["subject"]
+        assert isinstance(late, tokensidecar.InvalidRequestError)
+        first, second, third = client.batch_validate([good.token, "nonsense", good.token], ["a"])
+        assert isinstance(first, tokensidecar.ValidatedToken)
+        assert first.claims["n"] == 2**63 - 1
+        assert isinstance(second, RejectedError)
+        assert second.reason is Reason.TOKEN_INVALID
+        assert isinstance(third, tokensidecar.ValidatedToken)
+        with pytest.raises(tokensidecar.InvalidRequestError):
+            client.batch_validate([], ["a"])
+
+
 def test_rotation_keeps_tokens_good(start_sidecar: Callable[..., RunningSidecar]) -> None:
     running = start_sidecar()
     with tokensidecar.connect(running.app_socket) as client, tokensidecar.connect_admin(running.admin_socket) as admin:

@@ -401,6 +401,20 @@ def test_the_runtime_directory_is_the_first_that_can_be_used(tmp_path: Path, mon
     assert directories.runtime({}) == Path(f"/tmp/tokensidecar-{os.getuid()}")
 
 
+def test_a_runtime_directory_that_only_others_may_write_to_is_passed_over_unless_its_app_directory_is_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, xdg = tmp_path / "system", tmp_path / "xdg"
+    monkeypatch.setattr(directories, "_SYSTEM_RUNTIME", system)
+    writable = {xdg}
+    monkeypatch.setattr(os, "access", lambda path, _mode: path in writable)
+    (system / "app").mkdir(parents=True)
+    xdg.mkdir()
+    assert directories.runtime({"XDG_RUNTIME_DIR": str(xdg)}) == xdg / "tokensidecar"
+    writable.add(system / "app")
+    assert directories.runtime({"XDG_RUNTIME_DIR": str(xdg)}) == system
+
+
 def test_the_state_directory_is_the_first_that_can_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directories, "_SYSTEM_STATE", tmp_path / "absent" / "tokensidecar")
     assert directories.state({"XDG_STATE_HOME": "/x"}) == Path("/x/tokensidecar")

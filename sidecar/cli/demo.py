@@ -250,19 +250,20 @@ def _try_it(out: Console, app: str, admin: str, grant: Grant) -> None:
 
 
 def grpcurl(app: str, admin: str, audience: str) -> list[str]:
-    """Lines to copy: Issue, Validate of what Issue made (through standard input, where `ps` cannot see it), Rotate."""
+    """Lines to copy: Issue, Validate of what Issue makes (through standard input, where `ps` cannot see it), Rotate.
+
+    What Issue answers holds `token` and `audiences`, as Validate asks for them; the rest of it is unknown there, and let be.
+    """
     service = "tokensidecar.v1.TokenService"
     asked = json.dumps({"subject": "user-42", "audiences": [audience]}, ensure_ascii=False).replace("'", "\\u0027")
-    wanted = json.dumps([audience], ensure_ascii=False).replace("'", "\\u0027")
     issue = [f"grpcurl -plaintext -d '{asked}' \\", f"  {_target(app)} {service}/Issue"]
     return [
         *issue,
         "",
-        *issue[:1],
+        issue[0],
         f"{issue[1]} |",
-        f"  (echo '{{'; grep '\"token\":'; echo '\"audiences\": {wanted}}}') |",
-        f"  grpcurl -plaintext -d @ {_target(app)} \\",
-        f"  {service}/Validate",
+        "  grpcurl -plaintext -allow-unknown-fields -d @ \\",
+        f"  {_target(app)} {service}/Validate",
         "",
         'grpcurl -plaintext -d \'{"reason": "trying it"}\' \\',
         f"  {_target(admin)} {service}/Rotate",

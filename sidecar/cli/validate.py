@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         _write_json(found)
     else:
-        _show(found)
+        _show(found, args.audience)
     return Code.OK
 
 
@@ -55,11 +55,13 @@ def _write_json(found: ValidatedToken) -> None:
     print(f'{text[:-1]}, "claims": {found.claims_json}}}')
 
 
-def _show(found: ValidatedToken) -> None:
+def _show(found: ValidatedToken, asked: list[str]) -> None:
     from rich.text import Text
 
     out = screen.console()
-    out.print(Text("good", style="bold green"), "for", screen.clean(", ".join(found.audiences)))
+    out.print(
+        Text("good", style="bold green"), "for", screen.clean(", ".join(a for a in found.audiences if a in asked))
+    )
     registered = {"iss", "sub", "aud", "exp", "iat", "jti", "client_id", "scope"}
     rows = [
         ("profile", found.profile),

@@ -21,7 +21,7 @@ from tokensidecar.errors import (
     UnavailableError,
     Violation,
 )
-from tokensidecar.tokens import Claims, IssuedToken, ValidatedToken
+from tokensidecar.tokens import Claims, IssuedToken, IssueRequest, ValidatedToken
 
 __all__ = [
     "AdminClient",
@@ -33,6 +33,7 @@ __all__ = [
     "ConnectError",
     "DeniedError",
     "InvalidRequestError",
+    "IssueRequest",
     "IssuedToken",
     "Key",
     "KeyState",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,21 +14,20 @@ from pathlib import Path
 class Address:
     """One place to dial. `found`: nobody named it; then what is there must belong to root or this user."""
 
-    kind: socket.AddressFamily
-    path: str = ""
+    path: str = ""  # of a Unix socket; empty: TCP
     host: str = ""
     port: int = 0
     found: bool = False
 
     def __str__(self) -> str:
         """What `parse` reads, and a gRPC target."""
-        if self.kind is socket.AF_UNIX:
+        if self.path:
             return f"unix:{self.path}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def problem(self) -> str | None:
         """Why a socket that nobody named is not to be trusted, or is not there; None if nothing speaks against it."""
-        if not self.found or self.kind is not socket.AF_UNIX:
+        if not self.found or not self.path:
             return None
         path = Path(self.path)
         try:
@@ -63,12 +61,12 @@ def parse(text: str) -> Address:
         path = path.removeprefix("//")
         if not path.startswith("/"):
             raise ValueError(f"{text!r}: the path of a socket starts with /")
-        return Address(socket.AF_UNIX, path=path)
+        return Address(path=path)
     found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})", text)
     if not found or not 1 <= int(found[3]) <= 65535:
         raise ValueError(f"{text!r} is none of unix:/path, unix:///path, host:port")
     host = found[1] or found[2]
-    return Address(socket.AF_INET6 if ":" in host else socket.AF_INET, host=host, port=int(found[3]))
+    return Address(host=host, port=int(found[3]))
 
 
 def addresses(plane: Plane, given: str | None, env: Mapping[str, str]) -> tuple[Address, ...]:
@@ -79,11 +77,8 @@ def addresses(plane: Plane, given: str | None, env: Mapping[str, str]) -> tuple[
     """
     if named := given or env.get(plane.variable):
         return (parse(named),)
-    sockets = (
-        Address(socket.AF_UNIX, path=f"{directory}/{plane.socket}", found=True)
-        for directory in _runtime_directories(env)
-    )
-    return (*sockets, Address(socket.AF_INET, host="127.0.0.1", port=plane.port))
+    sockets = (Address(path=f"{directory}/{plane.socket}", found=True) for directory in _runtime_directories(env))
+    return (*sockets, Address(host="127.0.0.1", port=plane.port))
 
 
 def _runtime_directories(env: Mapping[str, str]) -> tuple[str, ...]:

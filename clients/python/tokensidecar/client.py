@@ -14,8 +14,8 @@ import grpc
 from tokensidecar import tokens
 from tokensidecar.address import APP, Address, addresses
 from tokensidecar.connecting import first_ready
-from tokensidecar.errors import RejectedError, from_rpc, refused
-from tokensidecar.tokens import Claims, IssuedToken, ValidatedToken
+from tokensidecar.errors import CallError, RejectedError, from_item, from_rpc
+from tokensidecar.tokens import Claims, IssuedToken, IssueRequest, ValidatedToken
 from tokensidecar.v1 import token_service_pb2, token_service_pb2_grpc
 
 START_TIMEOUT = 10.0
@@ -87,17 +87,16 @@ class Client:
             scopes: `scope`, one word each.
             claims: further claims.
         """
-        request = token_service_pb2.IssueRequest(
-            profile=profile,
-            subject=_text("subject", subject),
-            audiences=_texts("audiences", audiences),
-            client_id=_text("client_id", client_id),
-            scopes=_texts("scopes", scopes),
+        wanted = IssueRequest(
+            subject,
+            tokens.texts("audiences", audiences),
+            profile,
+            ttl,
+            client_id,
+            tokens.texts("scopes", scopes),
+            claims,
         )
-        if ttl is not None:
-            request.ttl.FromTimedelta(ttl)
-        if claims is not None:
-            request.claims_json = _text("claims_json", tokens.to_claims_json(claims))
+        request = tokens.issue_request(wanted)
         try:
             return tokens.issued(self._stub.Issue(request, timeout=self._timeout))
         except grpc.RpcError as error:
@@ -123,14 +122,9 @@ class Client:
             request_id: makes repeats of this call the same call, for one-time tokens; None: a fresh one, kept over retries.
             min_revocation_revision: the sidecar must know of revocations up to this revision.
         """
-        request = token_service_pb2.ValidateRequest(
-            token=_text("token", token),
-            audiences=_texts("audiences", audiences),
-            profiles=_texts("profiles", profiles),
-            required_scopes=_texts("required_scopes", required_scopes),
-            request_id=fresh_id() if request_id is None else request_id,
-            min_revocation_revision=min_revocation_revision,
-        )
+        request = self._validate_request(token, audiences, profiles, required_scopes)
+        request.request_id = fresh_id() if request_id is None else request_id
+        request.min_revocation_revision = min_revocation_revision
         seconds = self._validate_timeout if self._validated else max(self._validate_timeout, FIRST_VALIDATE_TIMEOUT)
         try:
             answer = self._stub.Validate(request, timeout=seconds)
@@ -140,6 +134,57 @@ class Client:
             raise failure from error
         self._validated = True
         return tokens.validated(answer)
+
+    def batch_issue(self, requests: Iterable[IssueRequest]) -> list[IssuedToken | CallError]:
+        """Issue up to 1,000 tokens at once: for each, in order, the token or the error that `issue` would raise."""
+        batch = token_service_pb2.BatchIssueRequest(requests=map(tokens.issue_request, requests))
+        try:
+            answer = self._stub.BatchIssue(batch, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        return [
+            tokens.issued(each.response) if each.HasField("response") else from_item(each.error)
+            for each in answer.results
+        ]
+
+    def batch_validate(
+        self,
+        presented: Iterable[str],
+        audiences: Iterable[str],
+        *,
+        profiles: Iterable[str] = (),
+        required_scopes: Iterable[str] = (),
+    ) -> list[ValidatedToken | CallError]:
+        """Validate up to 1,000 tokens at once: for each, in order, what it says or the error that `validate` would raise."""
+        audiences, profiles, required_scopes = (
+            list(tokens.texts("audiences", audiences)),
+            list(profiles),
+            list(required_scopes),
+        )
+        batch = token_service_pb2.BatchValidateRequest()
+        for token in presented:
+            request = self._validate_request(token, audiences, profiles, required_scopes)
+            request.request_id = fresh_id()
+            batch.requests.append(request)
+        try:
+            answer = self._stub.BatchValidate(batch, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        return [
+            tokens.validated(each.response) if each.HasField("response") else from_item(each.error)
+            for each in answer.results
+        ]
+
+    @staticmethod
+    def _validate_request(
+        token: str, audiences: Iterable[str], profiles: Iterable[str], required_scopes: Iterable[str]
+    ) -> token_service_pb2.ValidateRequest:
+        return token_service_pb2.ValidateRequest(
+            token=tokens.one_text("token", token),
+            audiences=tokens.texts("audiences", audiences),
+            profiles=tokens.texts("profiles", profiles),
+            required_scopes=tokens.texts("required_scopes", required_scopes),
+        )
 
     def jwks(self, profile: str = "") -> str:
         """The public halves of a profile's keys, as the text of a JWK Set (RFC 7517, section 5)."""
@@ -166,18 +211,3 @@ class Client:
 def fresh_id() -> str:
     """A request id that no other call has."""
     return str(uuid.uuid4())
-
-
-def _text(field: str, text: str) -> str:
-    """The same text; InvalidRequestError where it cannot be sent. Never says what is in it."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise refused(field, "has a lone surrogate, which UTF-8 cannot carry") from error
-    return text
-
-
-def _texts(field: str, texts: Iterable[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise TypeError(f"{field} is a list of texts, not one text")
-    return [_text(field, each) for each in texts]

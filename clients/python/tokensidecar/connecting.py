@@ -98,9 +98,12 @@ def _open(address: Address, seconds: float) -> tuple[grpc.Channel | None, str]:
 def _unreachable(address: Address, seconds: float) -> str | None:
     """What the operating system says about connecting, in its own words, which gRPC keeps to itself; None if it connects."""
     try:
-        with socket.socket(address.kind, socket.SOCK_STREAM) as probe:
-            probe.settimeout(seconds)
-            probe.connect(address.path or (address.host, address.port))
+        if address.path:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.settimeout(seconds)
+                probe.connect(address.path)
+        else:
+            socket.create_connection((address.host, address.port), timeout=seconds).close()
     except OSError as error:
         return error.strerror or str(error)
     return None

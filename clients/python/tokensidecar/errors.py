@@ -1,4 +1,5 @@
 """What can go wrong with a call: one error for a token that is no good, others for everything else."""
+# ruff: noqa: S105 # names of reasons, not passwords
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
+
+from tokensidecar.v1 import errors_pb2, token_service_pb2
 
 DOMAIN = "tokensidecar"
 
@@ -118,7 +121,10 @@ _KINDS: dict[grpc.StatusCode, type[CallError]] = {
     grpc.StatusCode.ABORTED: ChangedRingError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: UnavailableError,
+    grpc.StatusCode.CANCELLED: UnavailableError,  # by a sidecar that ends: nothing here cancels a call
 }
+
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def refused(field: str, problem: str) -> InvalidRequestError:
@@ -150,12 +156,26 @@ def from_rpc(error: grpc.RpcError) -> CallError:
             detail.Unpack(retry)
             retry_after = retry.retry_delay.ToTimedelta()
     code = error.code()
-    kind = _KINDS.get(code, CallError)
+    return _kind(code, reason)(
+        error.details() or code.name, code=code, reason=reason, violations=violations, retry_after=retry_after
+    )
+
+
+def from_item(item: token_service_pb2.ItemError) -> CallError:
+    """What a call of its own would have raised for one item of a batch."""
+    code = _CODES.get(item.code, grpc.StatusCode.UNKNOWN)
+    name = errors_pb2.ErrorReason.Name(item.reason) if item.reason in errors_pb2.ErrorReason.values() else ""
+    reason = Reason(name) if name in Reason.__members__ else None
+    violations = (Violation(item.field, item.message.removeprefix(f"{item.field}: ")),) if item.field else ()
+    return _kind(code, reason)(item.message, code=code, reason=reason, violations=violations)
+
+
+def _kind(code: grpc.StatusCode, reason: Reason | None) -> type[CallError]:
     if (
         reason is Reason.OVERLOADED
-    ):  # without the reason RESOURCE_EXHAUSTED is a message too large, which no later try makes smaller
-        kind = UnavailableError
-    return kind(error.details() or code.name, code=code, reason=reason, violations=violations, retry_after=retry_after)
+    ):  # without it, RESOURCE_EXHAUSTED is a message too large, which no later try makes smaller
+        return UnavailableError
+    return _KINDS.get(code, CallError)
 
 
 def _details(trailing: Iterable[tuple[str, str | bytes]]) -> list[Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,6 +15,19 @@ from tokensidecar.v1 import token_service_pb2
 
 Claims = Mapping[str, object] | str | bytes
 """Further claims: a mapping, or the text of a JSON object, which is carried over byte for byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class IssueRequest:
+    """What one token of a batch shall say; the same as the arguments of `Client.issue`."""
+
+    subject: str = field(repr=False)
+    audiences: Sequence[str]
+    profile: str = ""
+    ttl: timedelta | None = None
+    client_id: str = ""
+    scopes: Sequence[str] = ()
+    claims: Claims | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +78,38 @@ def to_claims_json(claims: Claims) -> str:
         return json.dumps(dict(claims), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except (TypeError, ValueError) as error:
         raise refused("claims_json", f"cannot be written as JSON: {error}") from error
+
+
+def issue_request(wanted: IssueRequest) -> token_service_pb2.IssueRequest:
+    """The contract's message; InvalidRequestError for what cannot be sent."""
+    request = token_service_pb2.IssueRequest(
+        profile=wanted.profile,
+        subject=one_text("subject", wanted.subject),
+        audiences=texts("audiences", wanted.audiences),
+        client_id=one_text("client_id", wanted.client_id),
+        scopes=texts("scopes", wanted.scopes),
+    )
+    if wanted.ttl is not None:
+        request.ttl.FromTimedelta(wanted.ttl)
+    if wanted.claims is not None:
+        request.claims_json = one_text("claims_json", to_claims_json(wanted.claims))
+    return request
+
+
+def one_text(name: str, text: str) -> str:
+    """The same text; InvalidRequestError where it cannot be sent. Never says what is in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise refused(name, "has a lone surrogate, which UTF-8 cannot carry") from error
+    return text
+
+
+def texts(name: str, given: Iterable[str]) -> list[str]:
+    """The same texts; TypeError for one text, which is a list of its letters otherwise."""
+    if isinstance(given, str):
+        raise TypeError(f"{name} is a list of texts, not one text")
+    return [one_text(name, each) for each in given]
 
 
 def issued(answer: token_service_pb2.IssueResponse) -> IssuedToken:
