@@ -301,7 +301,7 @@ async def _run(config: Config) -> int:
 
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. `StartError`: something that a person can mend."""
-    logs.configure(config.log_level)
+    logs.configure(config.log_level, config.log_format)
     failed = process.harden()
     if failed:
         _log.warning("process.not_hardened", problems=failed)

@@ -25,6 +25,7 @@ from sidecar.sections import (
     HTTP_OFF,
     KEYS,
     LISTEN,
+    LOG_FORMATS,
     LOG_LEVELS,
     PROFILE,
     PROFILE_NAME,
@@ -112,6 +113,7 @@ class Config:
     keys: Keys
     audit: Audit
     log_level: str
+    log_format: str
     runtime_dir: Path
     state_dir: Path
     notes: tuple[str, ...] = ()
@@ -175,6 +177,7 @@ class _Reader:
         keys = self._keys(tables["keys"], state_dir)
         profiles = self._profiles(tree.get("profiles", {}), tables["keys"])
         level = self._from_env("TOKENSIDECAR_LOG_LEVEL", Choice(LOG_LEVELS), tables["log"].get("level", "info"))
+        log_format = self._from_env("TOKENSIDECAR_LOG_FORMAT", Choice(LOG_FORMATS), tables["log"].get("format", "auto"))
         self._notes.append("no policy: every caller of the app plane may issue and validate, under every profile")
         if self._problems:
             raise ConfigError(source or "the environment", self._problems)
@@ -185,6 +188,7 @@ class _Reader:
             keys=keys,
             audit=Audit(**tables["audit"]),
             log_level=level,
+            log_format=log_format,
             runtime_dir=runtime_dir,
             state_dir=state_dir,
             notes=tuple(self._notes),

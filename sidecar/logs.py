@@ -106,10 +106,10 @@ def _plain(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_./:@%+,-]+", value) is not None
 
 
-def configure(level: str, *, readable: bool | None = None) -> LineWriter:
-    """Set up structlog for the process. `readable` None: if stderr is a terminal."""
+def configure(level: str, form: str = "auto") -> LineWriter:
+    """Set up structlog for the process. `form`: json, text, or auto, which is text if stderr is a terminal."""
     writer = LineWriter(sys.stderr.fileno())
-    human = sys.stderr.isatty() if readable is None else readable
+    human = sys.stderr.isatty() if form == "auto" else form == "text"
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

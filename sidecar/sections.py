@@ -11,6 +11,7 @@ from sidecar.jose.suites import CONTENT, KEY_MANAGEMENT, SIGNATURES
 
 PUBLISH_AHEAD = 1800  # seconds, of profiles whose JWKS others cache
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("auto", "json", "text")
 HTTP_OFF = "off"
 PROFILE_NAME = Text("a name of a-z, 0-9, _ and -, at most 64 characters", "[a-z0-9][a-z0-9_-]{0,63}")
 _LINE = Text("text of 1 to 255 characters without control characters", r"[^\x00-\x1f\x7f]{1,255}")
@@ -177,7 +178,12 @@ AUDIT = Section(
         "required": Field(Flag(), "No record, no answer: AUDIT_UNAVAILABLE.", "false"),
     }
 )
-LOG = Section({"level": Field(Choice(LOG_LEVELS), "The least severe log line that is written.", '"info"')})
+LOG = Section(
+    {
+        "level": Field(Choice(LOG_LEVELS), "The least severe log line that is written.", '"info"'),
+        "format": Field(Choice(LOG_FORMATS), "auto: text on a terminal, else json.", '"auto"'),
+    }
+)
 TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG}
 TABLES_LATER = {
     "policy": "policies per caller",
@@ -202,6 +208,7 @@ VARIABLES = {
     "TOKENSIDECAR_LISTEN_ADMIN": "listen.admin, separated by commas",
     "TOKENSIDECAR_LISTEN_HTTP": "listen.http",
     "TOKENSIDECAR_LOG_LEVEL": "log.level",
+    "TOKENSIDECAR_LOG_FORMAT": "log.format",
     "TOKENSIDECAR_KEK": "keys.kek",
     "TOKENSIDECAR_RUNTIME_DIR": "the directory of sockets (<runtime>)",
     "TOKENSIDECAR_STATE_DIR": "the directory of database and key-encryption key (<state>)",

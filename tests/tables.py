@@ -41,7 +41,9 @@ def metrics(sidecar: RunningSidecar) -> str:
     _, text = sidecar.get("/metrics")
     types = dict(METRIC_TYPE.findall(text))
     rows = ["| metric | type | what it says |", "| --- | --- | --- |"]
-    return "\n".join([*rows, *(f"| `{name}` | {types[name]} | {_cell(says)} |" for name, says in METRIC_HELP.findall(text))])
+    return "\n".join(
+        [*rows, *(f"| `{name}` | {types[name]} | {_cell(says)} |" for name, says in METRIC_HELP.findall(text))]
+    )
 
 
 def filled(text: str, tables: dict[str, str]) -> str:

@@ -118,6 +118,7 @@ def effective(config: Config) -> str:
         "",
         "[log]",
         f"level = {_toml(config.log_level)}",
+        f"format = {_toml(config.log_format)}",
     ]
     return "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -34,6 +35,8 @@ class ServingChild:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
+            # Its log comes through a pipe and ends on our terminal, if we have one.
+            env={"TOKENSIDECAR_LOG_FORMAT": "text" if sys.stderr.isatty() else "json", **os.environ},
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

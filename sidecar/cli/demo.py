@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from tokensidecar import AdminClient, Client, IssuedToken
 
-    from sidecar.config import Config
+    from sidecar.config import Address, Config
 
 EXAMPLE = """{
   "email": "zoe.muller@example.com",
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def _serve(config: Config, grant: Grant) -> int:
     if not config.listen.admin:
         raise CommandError(Code.USAGE, "the demo rotates keys, and listen.admin is empty")
-    app, admin_address = str(config.listen.app[0]), str(config.listen.admin[0])
+    app, admin_address = _handy(config.listen.app), _handy(config.listen.admin)
     with ExitStack() as stack:
         child = None
         if not _answers(app):
@@ -92,6 +92,11 @@ def _serve(config: Config, grant: Grant) -> int:
             return Code.OK
         _tell_planes(config)
         return child.serve_on()
+
+
+def _handy(addresses: tuple[Address, ...]) -> str:
+    """One that is short to type: TCP where it is served."""
+    return str(next((a for a in addresses if a.kind == "tcp"), addresses[0]))
 
 
 def _answers(address: str) -> bool:
@@ -260,10 +265,10 @@ def grpcurl(app: str, admin: str, audience: str) -> list[str]:
     return [
         *issue,
         "",
-        issue[0],
+        *issue[:1],
         f"{issue[1]} |",
-        "  grpcurl -plaintext -allow-unknown-fields -d @ \\",
-        f"  {_target(app)} {service}/Validate",
+        f"  grpcurl -plaintext -allow-unknown-fields -d @ {_target(app)} \\",
+        f"  {service}/Validate",
         "",
         'grpcurl -plaintext -d \'{"reason": "trying it"}\' \\',
         f"  {_target(admin)} {service}/Rotate",

@@ -172,7 +172,12 @@ def _cases(stub: rpc.TokenServiceStub) -> list[tuple[str, tuple[str, bytes, int,
             (f"Validate {label}", ("Validate", check.SerializeToString(), answer.ByteSize(), 1)),
             (
                 f"BatchIssue {label}",
-                ("BatchIssue", issue_many.SerializeToString(), stub.BatchIssue(issue_many, timeout=5).ByteSize(), BATCH),
+                (
+                    "BatchIssue",
+                    issue_many.SerializeToString(),
+                    stub.BatchIssue(issue_many, timeout=5).ByteSize(),
+                    BATCH,
+                ),
             ),
             (
                 f"BatchValidate {label}",
@@ -192,8 +197,28 @@ def _load(target: str, path: str, request: bytes, calls: int) -> tuple[float, tu
     with tempfile.TemporaryDirectory() as folder:
         body, log = Path(folder, "body"), Path(folder, "log")
         body.write_bytes(b"\0" + len(request).to_bytes(4, "big") + request)
-        command = ["taskset", "-c", LOAD_CORE, "h2load", "-n", str(calls), "-c", str(CONNECTIONS), "-m", str(STREAMS), "-d", str(body)]
-        command += ["-H", "content-type: application/grpc", "-H", "te: trailers", f"--log-file={log}", f"http://{target}{path}"]
+        command = [
+            "taskset",
+            "-c",
+            LOAD_CORE,
+            "h2load",
+            "-n",
+            str(calls),
+            "-c",
+            str(CONNECTIONS),
+            "-m",
+            str(STREAMS),
+            "-d",
+            str(body),
+        ]
+        command += [
+            "-H",
+            "content-type: application/grpc",
+            "-H",
+            "te: trailers",
+            f"--log-file={log}",
+            f"http://{target}{path}",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         rows = [line.split("\t") for line in log.read_text().splitlines()]
     if len(rows) != calls or any(row[1] != "200" for row in rows):

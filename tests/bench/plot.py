@@ -20,8 +20,16 @@ def plot(results: dict[str, Any], file: Path) -> None:
         calls = [c for c in results["calls"] if c["name"].startswith("Batch") is batch]
         names = [c["name"].removeprefix("Batch").replace(" ", "\n") for c in calls]
         places = range(len(calls))
-        pane.bar([p - 0.2 for p in places], [c["empty_per_second"] for c in calls], 0.4, color=EMPTY, label="empty handler, calls/s")
-        bars = pane.bar([p + 0.2 for p in places], [c["per_second"] for c in calls], 0.4, color=REAL, label="sidecar, tokens/s")
+        pane.bar(
+            [p - 0.2 for p in places],
+            [c["empty_per_second"] for c in calls],
+            0.4,
+            color=EMPTY,
+            label="empty handler, calls/s",
+        )
+        bars = pane.bar(
+            [p + 0.2 for p in places], [c["per_second"] for c in calls], 0.4, color=REAL, label="sidecar, tokens/s"
+        )
         pane.bar_label(bars, [f"{c['ratio']:.2f}x" for c in calls], padding=2, fontsize=9)
         pane.set_xticks(list(places), names)
         pane.set_title("Batches of 100" if batch else "One call, one token", fontsize=11)
