@@ -67,7 +67,9 @@ def ring_bytes(profile: str, document: Document, written: float) -> bytes:
     """The whole file. `UnavailableStoreError`: larger than a file may be."""
     whole = _line("ring", str(document.revision), written, profile, document.content) + document.content
     if len(whole) > LARGEST:
-        raise UnavailableStoreError(f"the ring of profile {profile!r} has {len(whole)} bytes, and {LARGEST} is the most")
+        raise UnavailableStoreError(
+            f"the ring of profile {profile!r} has {len(whole)} bytes, and {LARGEST} is the most"
+        )
     return whole
 
 

@@ -1,18 +1,29 @@
-"""What every store must do. A test module of a store inherits `StoreContract` and gives it a fixture `open_store`."""
+"""What every store must do. A test module of a store inherits what fits it and gives it the fixtures that it names.
+
+`StoreContract`: a store private to this machine. `SharedStoreContract`: one that others may read unseen. `ReaderContract`: a member that
+may only read what a writer writes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import pytest
+
+from sidecar.errors import DeniedCallerError
 from sidecar.ports import Document, Store
 
 OpenStore = Callable[[], Awaitable[Store]]
 """Another member of the same store, each time."""
 
 
-class StoreContract:
-    """The tests; `open_store` opens one more member, and closes them all at the end."""
+Renew = Callable[[], Awaitable[None]]
+"""Bring what writers wrote to the readers, where that takes a third party."""
+
+
+class WriterContract:
+    """What members that write promise; `open_store` opens one more of them, and closes them all at the end."""
 
     async def test_unknown_document_is_none(self, open_store: OpenStore) -> None:
         store = await open_store()
@@ -67,6 +78,22 @@ class StoreContract:
         assert readings == sorted(readings)
         assert readings[-1] - readings[0] < 60
 
+    async def test_scrub_keeps_what_is_current(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        await store.save("default", b"one", expected=0)
+        await store.save("default", b"two", expected=1)
+        await store.scrub()
+        assert await store.load("default") == Document(2, b"two")
+
+    async def test_close_may_be_called_twice(self, open_store: OpenStore) -> None:
+        store = await open_store()
+        await store.close()
+        await store.close()
+
+
+class StoreContract(WriterContract):
+    """A store private to this machine knows its members."""
+
     async def test_one_member_is_alone(self, open_store: OpenStore) -> None:
         store = await open_store()
         async with store.alone() as alone:
@@ -87,14 +114,60 @@ class StoreContract:
         async with one.alone() as alone:
             assert alone
 
-    async def test_scrub_keeps_what_is_current(self, open_store: OpenStore) -> None:
-        store = await open_store()
-        await store.save("default", b"one", expected=0)
-        await store.save("default", b"two", expected=1)
-        await store.scrub()
-        assert await store.load("default") == Document(2, b"two")
 
-    async def test_close_may_be_called_twice(self, open_store: OpenStore) -> None:
+class SharedStoreContract(WriterContract):
+    """Others may read a shared store at any time, and it cannot know."""
+
+    async def test_nobody_is_ever_alone(self, open_store: OpenStore) -> None:
         store = await open_store()
-        await store.close()
-        await store.close()
+        async with store.alone() as alone:
+            assert not alone
+
+    async def test_it_says_that_it_is_shared(self, open_store: OpenStore) -> None:
+        assert not (await open_store()).private
+
+
+class ReaderContract:
+    """What members that only read promise; `open_store` opens a writer of the same store, `open_reader` a reader."""
+
+    async def test_reader_sees_what_a_writer_wrote(
+        self, open_store: OpenStore, open_reader: OpenStore, renew: Renew
+    ) -> None:
+        writer = await open_store()
+        await writer.save("default", b"\x00one\n", expected=0)
+        await renew()
+        reader = await open_reader()
+        assert await reader.load("default") == Document(1, b"\x00one\n")
+        await writer.save("default", b"two", expected=1)
+        await writer.save("other", b"", expected=0)
+        await renew()
+        assert await reader.revisions() == {"default": 2, "other": 1}
+        assert await reader.load("default") == Document(2, b"two")
+        assert await reader.load("other") == Document(1, b"")
+        assert await reader.load("third") is None
+        assert await reader.store_id() == await writer.store_id()
+
+    async def test_reader_does_not_write(self, open_store: OpenStore, open_reader: OpenStore, renew: Renew) -> None:
+        writer = await open_store()
+        await writer.save("default", b"one", expected=0)
+        await renew()
+        reader = await open_reader()
+        for expected in (0, 1):
+            with pytest.raises(DeniedCallerError, match="no write credentials"):
+                await reader.save("default", b"mine", expected=expected)
+        await reader.scrub()
+        assert await writer.load("default") == Document(1, b"one")
+
+    async def test_reader_goes_by_the_writers_time(
+        self, open_store: OpenStore, open_reader: OpenStore, renew: Renew
+    ) -> None:
+        writer = await open_store()
+        await renew()
+        reader = await open_reader()
+        assert abs(await reader.now() - await writer.now()) < 2
+
+    async def test_reader_is_never_alone(self, open_store: OpenStore, open_reader: OpenStore, renew: Renew) -> None:
+        await open_store()
+        await renew()
+        async with (await open_reader()).alone() as alone:
+            assert not alone
