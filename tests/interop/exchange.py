@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sidecar.errors import InvalidTokenError
+from sidecar.jose.suites import KEY_MANAGEMENT
 from tests.forgeries import decode, encode, forgeries, inner_forgeries
 from tests.interop import engine
+from tests.interop.agreements import agreements
 from tests.interop.library import FOLDER, LIBRARIES, Driver, Library, RefusedError
-from tests.interop.mutations import KEYS, NESTED, mutations, seal_nested, sign
-from tests.interop.suites import Suite, public_half, suites
+from tests.interop.mutations import KEYS, NESTED, compact, mutations, seal_nested, sign
+from tests.interop.suites import TYP, Keys, Suite, public_half, suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,10 +74,10 @@ class Exchange:
             raise AssertionError(f"{driver.library.name} refuses our {suite} ({refused}): {ours}") from None
         return BOTH
 
-    def opens(self, library: Library, suite: Suite, token: str) -> bool:
-        """Whether the library opens a token under the keys of the mutations."""
+    def opens(self, library: Library, suite: Suite, keys: Keys, token: str) -> bool:
+        """Whether the library opens this token."""
         try:
-            self.driver(library).ask(suite.request("open", KEYS, token=token))
+            self.driver(library).ask(suite.request("open", keys, token=token))
         except RefusedError:
             return False
         return True
@@ -94,32 +96,40 @@ class Exchange:
 
 def strictness(exchange: Exchange) -> str:
     """How many tokens of unsound structure each reader opens."""
-    tokens = [(suite, token) for suite, name, token in mutations() if "genuine" not in name]
-    opened = {"this engine": sum(we_open(suite, token) for suite, token in tokens)}
+    tokens = [(suite, keys, token) for suite, keys, name, token in unsound() if name != "genuine"]
+    opened = {"this engine": sum(we_open(*token) for token in tokens)}
     for library in LIBRARIES:
-        opened[library.name] = sum(exchange.opens(library, suite, token) for suite, token in tokens)
+        opened[library.name] = sum(exchange.opens(library, *token) for token in tokens)
     rows = [f"| | of {len(tokens)} tokens it opens |", "| --- | ---: |"]
     return "\n".join([*rows, *(f"| {name} | {count} |" for name, count in opened.items())])
 
 
-def we_open(suite: Suite, token: str) -> bool:
-    """Whether the engine opens a token under the keys of the mutations."""
+def we_open(suite: Suite, keys: Keys, token: str) -> bool:
+    """Whether the engine opens this token."""
     try:
-        engine.open_token(suite, KEYS, token)
+        engine.open_token(suite, keys, token)
     except InvalidTokenError:
         return False
     return True
 
 
-def unsound() -> Iterator[tuple[Suite, str, str]]:
-    """Unsound in structure alone, and then all that is known to be tried, sound in nothing."""
-    yield from mutations()
-    inner = sign(b'{"alg":"ES256","kid":"%s","typ":"at+jwt"}' % KEYS["signature"]["kid"].encode())
+def unsound() -> Iterator[tuple[Suite, Keys, str, str]]:
+    """Tokens that are sound in their cryptography alone, and among them some that are sound: (suite, keys, name, token)."""
+    for suite, name, token in mutations():
+        yield suite, KEYS, name, token
+    for suite, keys, name, token in agreements():
+        if suite.alg in KEY_MANAGEMENT:
+            yield suite, keys, name, token
+
+
+def forged() -> Iterator[tuple[Suite, Keys, str, str]]:
+    """All that is known to be tried, sound in nothing: (suite, keys, name, token)."""
+    inner = sign(compact({"alg": "ES256", "kid": KEYS["signature"]["kid"], "typ": TYP}))
     public = public_half(KEYS["signature"])
     for name, token in forgeries(seal_nested(inner.encode()), public):
-        yield NESTED, f"forged {name}", token
+        yield NESTED, KEYS, name, token
     for name, token in inner_forgeries(seal_nested, inner, public):
-        yield NESTED, f"forged {name}", token
+        yield NESTED, KEYS, name, token
 
 
 def filled(text: str, tables: dict[str, str]) -> str:

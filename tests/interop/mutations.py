@@ -53,12 +53,12 @@ KEYS = {
 
 
 def mutations() -> Iterator[tuple[Suite, str, str]]:
-    """All of them, in the three formats, with the suite that they are for."""
+    """All of them, in the three formats, with the suite that they are for; the keys are `KEYS`."""
     for name, token in signed():
         yield SIGNED, name, token
     for name, token in encrypted(PAYLOAD, {"typ": TYP}):
         yield ENCRYPTED, name, token
-    inner = sign(_json(_signed_header()))
+    inner = sign(compact(_signed_header()))
     for name, token in encrypted(inner.encode(), {"cty": "JWT"}):
         yield NESTED, name, token
     for name, token in signed():
@@ -79,22 +79,22 @@ def mutations() -> Iterator[tuple[Suite, str, str]]:
 def signed() -> Iterator[tuple[str, str]]:
     """Compact JWSs with good ES256 signatures, and other serializations of such."""
     header = _signed_header()
-    good = sign(_json(header))
+    good = sign(compact(header))
     yield "genuine", good
     for name, raw in headers(header):
         yield f"header: {name}", sign(raw)
     yield (
         "header: b64 false, payload as it is",
-        sign(_json(header | {"b64": False, "crit": ["b64"]}), payload=PAYLOAD.decode().replace(".", "")),
+        sign(compact(header | {"b64": False, "crit": ["b64"]}), payload=PAYLOAD.decode().replace(".", "")),
     )
-    yield "header: zip DEF, compressed", sign(_json(header | {"zip": "DEF"}), payload=encode(_deflated(PAYLOAD)))
-    yield "header: enc", sign(_json(header | {"enc": "A256GCM"}))
+    yield "header: zip DEF, compressed", sign(compact(header | {"zip": "DEF"}), payload=encode(_deflated(PAYLOAD)))
+    yield "header: enc", sign(compact(header | {"enc": "A256GCM"}))
     protected, payload, signature = good.split(".")
     for name, change in texts():
-        yield f"text: header {name}", sign(_json(header), change=change)
-        yield f"text: payload {name}", sign(_json(header), payload=change(payload))
+        yield f"text: header {name}", sign(compact(header), change=change)
+        yield f"text: payload {name}", sign(compact(header), payload=change(payload))
         yield f"text: signature {name}", f"{protected}.{payload}.{change(signature)}"
-    yield "text: no payload", sign(_json(header), payload="")
+    yield "text: no payload", sign(compact(header), payload="")
     yield "text: detached payload", f"{protected}..{signature}"
     yield "text: a segment more", f"{good}."
     yield "text: a segment before", f".{good}"
@@ -118,7 +118,7 @@ def signed() -> Iterator[tuple[str, str]]:
 def encrypted(plaintext: bytes, more: dict[str, object]) -> Iterator[tuple[str, str]]:
     """Compact JWEs, well sealed under A256KW with A256GCM, and other serializations of such; `more` belongs to a good header."""
     header = _encrypted_header(more)
-    text = _json(header)
+    text = compact(header)
     good = seal(text, plaintext)
     yield "genuine", good
     for name, raw in headers(header):
@@ -129,16 +129,16 @@ def encrypted(plaintext: bytes, more: dict[str, object]) -> Iterator[tuple[str, 
         "enc in lower case": '"a256gcm"',
         "enc a list": '["A256GCM"]',
     }.items():
-        raw_header = _json({n: v for n, v in header.items() if n != "enc"})
+        raw_header = compact({n: v for n, v in header.items() if n != "enc"})
         yield (
             f"header: {name}",
             seal(raw_header if value is None else raw_header[:-1] + f',"enc":{value}}}'.encode(), plaintext),
         )
-    yield "header: zip DEF, compressed", seal(_json(header | {"zip": "DEF"}), _deflated(plaintext))
-    yield "header: epk", seal(_json(header | {"epk": _STRANGER}), plaintext)
-    yield "header: iv and tag", seal(_json(header | {"iv": encode(b"i" * 12), "tag": encode(b"t" * 16)}), plaintext)
-    yield "header: p2s and p2c", seal(_json(header | {"p2s": encode(b"salt" * 4), "p2c": 1000}), plaintext)
-    yield "header: apu and apv", seal(_json(header | {"apu": encode(b"a"), "apv": encode(b"b")}), plaintext)
+    yield "header: zip DEF, compressed", seal(compact(header | {"zip": "DEF"}), _deflated(plaintext))
+    yield "header: epk", seal(compact(header | {"epk": _STRANGER}), plaintext)
+    yield "header: iv and tag", seal(compact(header | {"iv": encode(b"i" * 12), "tag": encode(b"t" * 16)}), plaintext)
+    yield "header: p2s and p2c", seal(compact(header | {"p2s": encode(b"salt" * 4), "p2c": 1000}), plaintext)
+    yield "header: apu and apv", seal(compact(header | {"apu": encode(b"a"), "apv": encode(b"b")}), plaintext)
     segments = good.split(".")
     for name, change in texts():
         yield f"text: header {name}", seal(text, plaintext, change=change)
@@ -173,15 +173,15 @@ def encrypted(plaintext: bytes, more: dict[str, object]) -> Iterator[tuple[str, 
 
 def headers(good: dict[str, object]) -> Iterator[tuple[str, bytes]]:
     """Header texts around the same algorithms; the first ones are good JSON that no rule forbids."""
-    text = _json(good).decode()
+    text = compact(good).decode()
 
     def extended(literal: str) -> bytes:
         return f"{text[:-1]},{literal}}}".encode()
 
     def replaced(name: str, literal: str) -> bytes:
-        return (_json({n: v for n, v in good.items() if n != name}).decode()[:-1] + f',"{name}":{literal}}}').encode()
+        return (compact({n: v for n, v in good.items() if n != name}).decode()[:-1] + f',"{name}":{literal}}}').encode()
 
-    yield "in another order", _json(dict(reversed(good.items())))
+    yield "in another order", compact(dict(reversed(good.items())))
     yield "with white space", json.dumps(good, indent=1).encode()
     yield "names escaped", text.replace('"alg"', '"\\u0061lg"').encode()
     kid = str(good["kid"])
@@ -217,8 +217,8 @@ def headers(good: dict[str, object]) -> Iterator[tuple[str, bytes]]:
         yield f"{name} twice, then another", extended(f'"{name}":"none"')
         yield f"{name} twice, first another", f'{{"{name}":"none",{text[1:]}'.encode()
         yield f"{name} twice, escaped", extended(f'"\\u{ord(name[0]):04x}{name[1:]}":{value}')
-        yield f"no {name}", _json({n: v for n, v in good.items() if n != name})
-        yield f"{name} in capitals", _json({n.upper() if n == name else n: v for n, v in good.items()})
+        yield f"no {name}", compact({n: v for n, v in good.items() if n != name})
+        yield f"{name} in capitals", compact({n.upper() if n == name else n: v for n, v in good.items()})
         for literal in ("null", "1", "true", "{}", f"[{value}]", '""'):
             yield f"{name} {literal if value not in literal else 'a list'}", replaced(name, literal)
     yield "alg in lower case", replaced("alg", json.dumps(str(good["alg"]).lower()))
@@ -285,19 +285,20 @@ def seal(
     cek: bytes = b"c" * 32,
     iv: bytes = b"i" * 12,
     tag: int = 16,
+    wrapping: bytes = b"k" * 32,
 ) -> str:
     """A JWE under exactly this header: AES-256 key wrap and AES-GCM whatever it says. Lengths are bytes; a tag is cut short."""
     protected = change(encode(header))
     encryptor = Cipher(algorithms.AES(cek[-32:]), modes.GCM(iv)).encryptor()
     encryptor.authenticate_additional_data(protected.encode())
     ciphertext = encryptor.update(plaintext) + encryptor.finalize()
-    wrapped = aes_key_wrap(decode(KEYS["encryption"]["k"]), cek)
+    wrapped = aes_key_wrap(wrapping, cek)
     return ".".join([protected, encode(wrapped), encode(iv), encode(ciphertext), encode(encryptor.tag[:tag])])
 
 
 def seal_nested(plaintext: bytes) -> str:
     """A good JWE around anything that claims to be a JWT."""
-    return seal(_json(_encrypted_header({"cty": "JWT"})), plaintext)
+    return seal(compact(_encrypted_header({"cty": "JWT"})), plaintext)
 
 
 def _signed_header() -> dict[str, object]:
@@ -324,5 +325,6 @@ def _deflated(data: bytes) -> bytes:
     return squeeze.compress(data) + squeeze.flush()
 
 
-def _json(value: object) -> bytes:
+def compact(value: object) -> bytes:
+    """JSON without white space."""
     return json.dumps(value, separators=(",", ":")).encode()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.interop import engine
-from tests.interop.exchange import CLAIMS, README, Exchange, filled, strictness, unsound, we_open
+from tests.interop.exchange import CLAIMS, README, UNKNOWN, Exchange, filled, forged, strictness, unsound, we_open
 from tests.interop.library import LIBRARIES, Library
 from tests.interop.suites import Suite, suites
 
@@ -43,9 +44,10 @@ def test_no_token_is_made_under_an_algorithm_for_opening() -> None:
 @every_library
 def test_what_every_library_refuses_is_refused_here(exchange: Exchange) -> None:
     refused_by_all = 0
-    for suite, name, token in unsound():
-        opened = [exchange.opens(library, suite, token) for library in LIBRARIES]
-        ours = we_open(suite, token)
+    for suite, keys, name, token in chain(unsound(), forged()):
+        knowing = [library for library in LIBRARIES if exchange.cell(library, suite) != UNKNOWN]
+        opened = [exchange.opens(library, suite, keys, token) for library in knowing]
+        ours = we_open(suite, keys, token)
         assert all(opened) or not ours, f"{suite}, {name}: opened here, refused elsewhere: {token}"
         assert ours or name != "genuine", f"{suite} is refused here: {token}"
         refused_by_all += not any(opened)
