@@ -19,13 +19,14 @@ from sidecar.caller import SIDECAR, Plane
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
 from sidecar.config import Config
+from sidecar.data_keys import DamagedRingError
 from sidecar.destroy import Destroy
 from sidecar.errors import ChangedRingError, SidecarError
 from sidecar.failpoints import failpoint
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
 from sidecar.keeper import Keeper
-from sidecar.keyring import KeyUse
+from sidecar.keyring import KeyUse, Role
 from sidecar.keys import Keys
 from sidecar.kms import file
 from sidecar.metrics import Metrics
@@ -36,7 +37,6 @@ from sidecar.rpc.boundary import Boundary
 from sidecar.rpc.health import Health
 from sidecar.rpc.server import SERVICES, ListenError, Server
 from sidecar.rpc.servicers import Verbs
-from sidecar.sealing import DamagedRingError
 from sidecar.stores.sqlite import SqliteStore
 from sidecar.validate import Validate
 
@@ -68,7 +68,7 @@ class App:
         self.store = await open_store(config)
         kms = await file.open_or_make(config.keys.kek_path, self.store)
         clock = SystemClock()
-        self.keeper = Keeper(config.profiles, self.store, kms, clock)
+        self.keeper = Keeper(config.profiles, self.store, dict.fromkeys(Role, kms), clock)
         await self.keeper.start()
 
         self.metrics = Metrics(tuple(config.profiles), __version__)

@@ -22,8 +22,10 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from sidecar.data_keys import DamagedRingError, DataKeys, fresh_data_keys
 from sidecar.errors import (
     ChangedRingError,
+    DeniedCallerError,
     InvalidRequestError,
     SidecarError,
     StaleStateError,
@@ -32,11 +34,11 @@ from sidecar.errors import (
 )
 from sidecar.failpoints import failpoint
 from sidecar.jose import keys as jose_keys
-from sidecar.keyring import Key, KeyState, KeyUse, Ring, Settings
+from sidecar.keyring import Key, KeyState, KeyUse, Ring, Role, Settings
 from sidecar.logs import get_logger
 from sidecar.ports import Document
 from sidecar.profile import Format
-from sidecar.sealing import DamagedRingError, DataKeys, Opened, fresh_data_keys, open_ring, seal_ring
+from sidecar.sealing import Opened, open_ring, seal_ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -122,7 +124,8 @@ class _Live:
                     math.inf if key.destroy_time is None else key.destroy_time,
                 )
                 for key in ring.keys
-                if key.compromise_time is None  # pending, active and retiring ones open
+                if key.key_id
+                in opened.open  # pending, active and retiring ones open, and compromised ones have no part
             },
         )
 
@@ -140,12 +143,25 @@ class Keeper:
     """Keeps the rings of all profiles. Every method may be called from any task of one event loop."""
 
     def __init__(
-        self, profiles: Mapping[str, Profile], store: Store, kms: Kms, clock: Clock, *, allow_bootstrap: bool = True
+        self,
+        profiles: Mapping[str, Profile],
+        store: Store,
+        kms: Mapping[Role, Kms],
+        clock: Clock,
+        *,
+        further_kms: Mapping[Role, Kms] | None = None,
+        allow_bootstrap: bool = True,
     ) -> None:
-        """Touches nothing; `start` does. Without `allow_bootstrap` a ring that is missing is an error."""
+        """Touches nothing; `start` does.
+
+        `kms` wraps each role's data keys; a process has the roles that are named there and no other. `further_kms` opens what `kms` does
+        not: the former key-encryption keys, or the next ones, while `rekey` goes from one to the other. Without `allow_bootstrap` not
+        even a keeper makes a ring where there is none.
+        """
         self.profiles = profiles
         self._store = store
         self._kms = kms
+        self._further_kms = further_kms or {}
         self._clock = clock
         self._allow_bootstrap = allow_bootstrap
         self._store_id = ""
@@ -169,6 +185,26 @@ class Keeper:
             reading = await self._reading()
             opened = await self._load(name) or await self._make(name)
             self._swap(name, opened, reading)
+
+    # Roles
+
+    def holds(self, role: Role) -> bool:
+        """Whether this process has the role: ISSUE to make tokens, OPEN to validate them."""
+        return role in self._kms
+
+    @property
+    def writable(self) -> bool:
+        """Whether this process is a keeper: it has both roles and write credentials, and so changes rings."""
+        return self._store.writable and all(self.holds(role) for role in Role)
+
+    def _demand(self, *roles: Role) -> None:
+        """What nobody should get as far as: doors and policy have refused it before, and know where it is served."""
+        if lacking := [role for role in roles if role not in self._kms]:
+            raise DeniedCallerError(f"this sidecar does not have the role {lacking[0].value!r}", stage="keeper.role")
+
+    def _demand_writable(self) -> None:
+        if not self.writable:
+            raise DeniedCallerError("this sidecar changes no keys: a keeper does", stage="keeper.role")
 
     # Time
 
@@ -218,7 +254,8 @@ class Keeper:
         return {name: live.opened.ring for name, live in self._live.items()}
 
     def issuing(self, profile: str) -> Issuing:
-        """The active keys. Raises `StaleStateError`."""
+        """The active keys. Raises `StaleStateError`, `DeniedCallerError` (no issuer)."""
+        self._demand(Role.ISSUE)
         now = self._fresh_now(profile)
         since, until, issuing = self._issuing.get(profile, _NEVER)
         if issuing is None or not since <= now < until:
@@ -246,7 +283,11 @@ class Keeper:
         return Issuing(self.profiles[profile], opened.ring.revision, encryption, signature)
 
     def find(self, profiles: Sequence[str], key_id: str, use: KeyUse) -> Found | None:
-        """The one key of that id and use that opens now, among these profiles. Raises `StaleStateError` if one of them is stale."""
+        """The one key of that id and use that opens now, among these profiles. Raises `StaleStateError` if one of them is stale.
+
+        `DeniedCallerError`: not a validator.
+        """
+        self._demand(Role.OPEN)
         result: Found | None = None
         for name in profiles:
             now = self._fresh_now(name)
@@ -279,7 +320,7 @@ class Keeper:
             KeyUse.ENCRYPTION: (KeyState.ACTIVE,),
         }
         wanted = [key for key in opened.ring.keys if key.use in uses and key.state(now) in listed[key.use]]
-        public = [opened.open[key.key_id].public_bytes() for key in wanted]
+        public = [opened.public(key.key_id) for key in wanted]
         return [json.loads(jwk) for jwk in public if jwk is not None], opened.ring.revision
 
     def due(self, now: float) -> list[tuple[str, Literal["rotate", "destroy"], KeyUse | None]]:
@@ -353,6 +394,7 @@ class Keeper:
 
         Raises `ChangedRingError`, `InvalidRequestError`, `UnavailableStoreError`, `UnavailableKmsError`, `StaleStateError` (rollback).
         """
+        self._demand_writable()
         proposed = self.profiles[profile]
         known = _uses(proposed)
         if uses is not None and not (set(uses) <= set(known) and uses):
@@ -382,6 +424,7 @@ class Keeper:
 
         Raises `InvalidRequestError` (no such key), `UnavailableStoreError`, `UnavailableKmsError`, `StaleStateError` (rollback).
         """
+        self._demand_writable()
 
         def rule(ring: Ring, now: float) -> _Plan | Changed:
             named = [key for key in ring.keys if key.key_id in key_ids]
@@ -403,6 +446,7 @@ class Keeper:
 
         Raises `StaleStateError` while this machine's clock is not that of the store, `UnavailableStoreError`, `UnavailableKmsError`.
         """
+        self._demand_writable()
 
         def rule(ring: Ring, now: float) -> _Plan | Changed:
             if not ring.destroyable(now):
@@ -429,13 +473,11 @@ class Keeper:
             plan = rule(opened.ring, self.now())
             if isinstance(plan, Changed):
                 return plan
-            material = {**opened.issue, **{fresh.key_id: fresh for fresh in plan.fresh}}
-            content = seal_ring(plan.ring, material, opened.data_keys)
+            material = {**opened.whole(), **{fresh.key_id: fresh for fresh in plan.fresh}}
+            content = seal_ring(plan.ring, material, opened.data_keys, opened)
             # Opened again before it is saved: what could not be read back must never replace what can.
             revision = plan.ring.revision
-            changed = await open_ring(
-                content, profile, revision, store_id=self._store_id, kms=self._kms, known=opened.data_keys
-            )
+            changed = await self._open(profile, Document(revision, content), opened.data_keys)
             failpoint(f"{operation}.before_save")
             reading = self._read[profile]
             if await self._store.save(profile, content, expected=opened.ring.revision):
@@ -484,20 +526,28 @@ class Keeper:
         live = self._live.get(name)
         if live and document == Document(live.opened.ring.revision, live.opened.content):
             return live.opened
-        known: DataKeys | None = live.opened.data_keys if live else None
+        return await self._open(name, document, live.opened.data_keys if live else None)
+
+    async def _open(self, name: str, document: Document, known: DataKeys | None) -> Opened:
         return await open_ring(
-            document.content, name, document.revision, store_id=self._store_id, kms=self._kms, known=known
+            document.content,
+            name,
+            document.revision,
+            store_id=self._store_id,
+            kms=self._kms,
+            further=self._further_kms,
+            known=known,
         )
 
     async def _make(self, name: str) -> Opened:
         """The first ring of a profile: ours, or that of who was quicker."""
-        if not self._allow_bootstrap:
+        if not (self._allow_bootstrap and self.writable):
             raise UnavailableStoreError(
                 f"the store has no ring for profile {name!r}, and this sidecar may not make one"
             )
         profile, now = self.profiles[name], self.now()
         material, keys = _fresh(profile, _uses(profile), now=now, activate=now)
-        data_keys = await fresh_data_keys(self._kms, name, self._store_id)
+        data_keys = await fresh_data_keys(self._kms, name, self._store_id, now)
         content = seal_ring(Ring(name, 1, keys), {m.key_id: m for m in material}, data_keys)
         failpoint("start.before_save")
         made = await self._store.save(name, content, expected=0)

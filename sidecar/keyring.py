@@ -22,6 +22,13 @@ REQUESTS_KEPT = 16
 KEYS_AT_ONCE = 100  # of one use in one ring; rotation past it waits until a key is destroyed
 
 
+class Role(Enum):
+    """What a process may do with a ring: make tokens, or open them. One that has both roles, and may write, keeps it."""
+
+    ISSUE = "issue"
+    OPEN = "open"
+
+
 class KeyUse(Enum):
     """What a key does in its profile."""
 
@@ -128,6 +135,7 @@ class Ring:
     revision: int
     keys: tuple[Key, ...]
     answered: tuple[Answered, ...] = ()
+    history: int = 1  # grows when a rollback is accepted: a later history is newer, whatever its revision
 
     def active(self, use: KeyUse, now: float) -> Key | None:
         """The one key of this use that issues at `now`."""

@@ -24,6 +24,9 @@ class Store(Protocol):
     private: bool
     """True where only this machine can read it (SQLite)."""
 
+    writable: bool
+    """False where this process has no write credentials: then `save` raises `DeniedCallerError`."""
+
     async def store_id(self) -> str:
         """A random id, made once with the store; another id means another store."""
         ...

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from sidecar.clocks import SystemClock
+from sidecar.data_keys import DamagedRingError
 from sidecar.errors import (
     ChangedRingError,
     InvalidRequestError,
@@ -25,11 +26,10 @@ from sidecar.errors import (
     UnavailableStoreError,
 )
 from sidecar.keeper import PUBLISH_AHEAD, Keeper
-from sidecar.keyring import KeyState, KeyUse, Ring
+from sidecar.keyring import KeyState, KeyUse, Ring, Role
 from sidecar.kms.file import FileKms, make, open_or_make
 from sidecar.ports import Document
 from sidecar.profile import DEFAULT, Format, Profile
-from sidecar.sealing import DamagedRingError
 from sidecar.stores.sqlite import SqliteStore
 from tests.hand_clock import START, HandClock
 from tests.running import ROOT
@@ -51,7 +51,8 @@ class World:
 
     async def keeper(self, *profiles: Profile, clock: HandClock | None = None, kms: FileKms | None = None) -> Keeper:
         named = {profile.name: profile for profile in profiles or (DEFAULT,)}
-        keeper = Keeper(named, MemoryStore(self.disk), kms or FileKms(self.path / "kek"), clock or self.clock)
+        keks = dict.fromkeys(Role, kms or FileKms(self.path / "kek"))
+        keeper = Keeper(named, MemoryStore(self.disk), keks, clock or self.clock)
         await keeper.start()
         return keeper
 
@@ -123,9 +124,8 @@ async def test_ten_first_starts_agree(world: World) -> None:
 
 
 async def test_without_bootstrap_a_missing_ring_is_an_error(world: World) -> None:
-    keeper = Keeper(
-        {"default": DEFAULT}, MemoryStore(world.disk), FileKms(world.path / "kek"), world.clock, allow_bootstrap=False
-    )
+    keks = dict.fromkeys(Role, FileKms(world.path / "kek"))
+    keeper = Keeper({"default": DEFAULT}, MemoryStore(world.disk), keks, world.clock, allow_bootstrap=False)
     with pytest.raises(UnavailableStoreError, match="no ring for profile 'default'"):
         await keeper.start()
     assert world.disk.documents == {}
@@ -649,7 +649,8 @@ async def on_disk(tmp_path: Path) -> AsyncIterator[Callable[[], Awaitable[Keeper
     async def opened() -> Keeper:
         store = await SqliteStore.open(tmp_path / "state.db", SystemClock())
         stores.append(store)
-        keeper = Keeper({"default": DEFAULT}, store, await open_or_make(tmp_path / "kek", store), SystemClock())
+        keks = dict.fromkeys(Role, await open_or_make(tmp_path / "kek", store))
+        keeper = Keeper({"default": DEFAULT}, store, keks, SystemClock())
         await keeper.start()
         return keeper
 
@@ -684,7 +685,7 @@ _CHILD = """
 import asyncio, pathlib, sys
 from sidecar.clocks import SystemClock
 from sidecar.keeper import Keeper
-from sidecar.keyring import KeyUse
+from sidecar.keyring import KeyUse, Role
 from sidecar.kms.file import open_or_make
 from sidecar.profile import DEFAULT
 from sidecar.stores.sqlite import SqliteStore
@@ -694,7 +695,8 @@ class Ahead(SystemClock):
 async def main():
     path = pathlib.Path(sys.argv[1])
     store = await SqliteStore.open(path / "state.db", Ahead())
-    keeper = Keeper({"default": DEFAULT}, store, await open_or_make(path / "kek", store), Ahead())
+    keks = dict.fromkeys(Role, await open_or_make(path / "kek", store))
+    keeper = Keeper({"default": DEFAULT}, store, keks, Ahead())
     await keeper.start()
     issuer = keeper.issuing("default").encryption.facts.key_id
     if sys.argv[2] == "rotate":
@@ -767,7 +769,7 @@ async def _check_destroyed(path: Path, ring: Ring, *, kept: bool) -> None:
             return super().wall() + TAIL + 2
 
     store = await SqliteStore.open(path / "state.db", Ahead())
-    keeper = Keeper({"default": DEFAULT}, store, FileKms(path / "kek"), Ahead())
+    keeper = Keeper({"default": DEFAULT}, store, dict.fromkeys(Role, FileKms(path / "kek")), Ahead())
     await keeper.start()
     try:
         old = [key.key_id for key in ring.keys if key.retire_time is not None]

@@ -6,18 +6,20 @@ import copy
 import json
 import os
 import pickle
+from base64 import b64encode
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from sidecar.data_keys import DamagedRingError, DataKeys, fresh_data_keys
 from sidecar.errors import UnavailableKmsError
 from sidecar.jose import keys as jose_keys
 from sidecar.jose.keys import Material
-from sidecar.keyring import Answered, Key, KeyUse, Ring, Settings
+from sidecar.keyring import Answered, Key, KeyUse, Ring, Role, Settings
 from sidecar.kms.file import FileKms, make
 from sidecar.profile import DEFAULT
-from sidecar.sealing import DamagedRingError, DataKeys, Opened, Role, fresh_data_keys, open_ring, seal_ring
+from sidecar.sealing import Opened, open_ring, seal_ring
 
 STORE = "0123456789abcdef" * 2
 NOW = 1_800_000_000.25
@@ -62,14 +64,20 @@ async def _sealed(kms: FileKms, profile: str = "default", revision: int = 3) -> 
     keys[2] = replace(keys[2], compromise_time=NOW + 1)
     ring = Ring(profile, revision, tuple(keys), (Answered("a request", 2, NOW), Answered("ünother", 3, NOW + 40)))
     material = {m.key_id: m for m in made}
-    data_keys = await fresh_data_keys(kms, profile, STORE)
+    data_keys = await fresh_data_keys(dict.fromkeys(Role, kms), profile, STORE, NOW)
     return Sealed(seal_ring(ring, material, data_keys), ring, material, data_keys)
 
 
 async def _open(content: bytes, kms: FileKms, known: DataKeys | None = None, **other: Any) -> Opened:
     where = {"profile": "default", "revision": 3, "store_id": STORE, **other}
+    roles = where.get("roles", tuple(Role))
     return await open_ring(
-        content, where["profile"], where["revision"], store_id=where["store_id"], kms=kms, known=known
+        content,
+        where["profile"],
+        where["revision"],
+        store_id=where["store_id"],
+        kms=dict.fromkeys(roles, kms),
+        known=known,
     )
 
 
@@ -116,7 +124,7 @@ async def test_data_keys_are_unwrapped_once_and_kept(kms: CountingKms) -> None:
     sealed = await _sealed(kms)
     first = await _open(sealed.content, kms)
     assert kms.unwraps == 2
-    later = seal_ring(replace(sealed.ring, revision=4), sealed.material, first.data_keys)
+    later = seal_ring(replace(sealed.ring, revision=4), sealed.material, first.data_keys, first)
     await _open(later, kms, known=first.data_keys, revision=4)
     assert kms.unwraps == 2
 
@@ -196,10 +204,9 @@ def _resealed(sealed: Sealed, change: Any) -> bytes:
     """What somebody with the data keys of both roles could write: the outer seals are right again."""
     document = json.loads(sealed.content)
     change(document)
-    del document["seals"]
+    del document["seals"], document["signature"]
     text = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    from base64 import b64encode
-
+    document["signature"] = b64encode(sealed.data_keys.sign(b"tokensidecar ring 1 document\n" + text)).decode()
     document["seals"] = {role.value: b64encode(sealed.data_keys.derived(role).seal(text)).decode() for role in Role}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
@@ -266,7 +273,7 @@ async def test_one_role_cannot_seal_for_the_other(kms: CountingKms) -> None:
 
 async def test_data_keys_show_nothing_and_travel_nowhere(kms: CountingKms) -> None:
     secret = os.urandom(32)
-    data_keys = DataKeys(dict.fromkeys(Role, secret), dict.fromkeys(Role, b"wrapped"))
+    data_keys = DataKeys(dict.fromkeys(Role, secret), dict.fromkeys(Role, b"wrapped"), NOW)
     assert secret.hex() not in repr(data_keys)
     for copied in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError):

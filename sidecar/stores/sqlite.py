@@ -89,6 +89,7 @@ class SqliteStore:
     """See `ports.Store`. One connection, used by one thread; every call is safe from any task."""
 
     private = True
+    writable = True
 
     def __init__(self, path: Path, clock: Clock) -> None:
         """Touches nothing; `open` does."""

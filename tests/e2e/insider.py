@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sidecar.clocks import SystemClock
 from sidecar.jose.encrypt import encrypt
 from sidecar.jose.sign import sign
-from sidecar.keyring import KeyUse
+from sidecar.keyring import KeyUse, Role
 from sidecar.kms.file import FileKms
 from sidecar.sealing import Opened, open_ring
 from sidecar.stores.sqlite import SqliteStore
@@ -83,5 +83,5 @@ async def _opened(state_dir: Path, profile: str) -> Opened:
         store_id = await store.store_id()
     finally:
         await store.close()
-    kms = FileKms(state_dir / "kek")
+    kms = dict.fromkeys(Role, FileKms(state_dir / "kek"))
     return await open_ring(document.content, profile, document.revision, store_id=store_id, kms=kms)

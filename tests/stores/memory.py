@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from sidecar.errors import UnavailableStoreError
+from sidecar.errors import DeniedCallerError, UnavailableStoreError
 from sidecar.ports import Clock, Document
 
 
@@ -35,8 +35,9 @@ class MemoryStore:
 
     private = True
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, *, writable: bool = True) -> None:
         self.disk = disk
+        self.writable = writable
         disk.members.add(self)
 
     async def store_id(self) -> str:
@@ -56,6 +57,8 @@ class MemoryStore:
         return self.disk.documents.get(name)
 
     async def save(self, name: str, content: bytes, *, expected: int) -> bool:
+        if not self.writable:
+            raise DeniedCallerError("read-only, by hand")
         await self._answer()
         if hook := self.disk.before_save:
             self.disk.before_save = None
