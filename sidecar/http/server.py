@@ -36,7 +36,7 @@ class HttpServer:
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], None] = {}  # oldest first
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
@@ -55,11 +55,13 @@ class HttpServer:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._open) >= CONNECTIONS:
-            writer.close()
-            return
+            # The oldest goes, not the newest: whoever holds on to connections must not keep probes out.
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            oldest.cancel()
         task = asyncio.create_task(self._converse(reader, writer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        self._open[task] = None
+        task.add_done_callback(lambda done: self._open.pop(done, None))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
@@ -85,10 +87,13 @@ class HttpServer:
             body = await _next(connection, reader)
             if not isinstance(body, h11.EndOfMessage):
                 answer = Answer(413, b"no request here has a body\n")
+            known = request.http_version in (b"1.0", b"1.1")
+            if not known:
+                answer = Answer(505, b"HTTP/1.1 only\n")
             head_only = request.method == b"HEAD"
         except h11.RemoteProtocolError as error:
-            answer, head_only = Answer(error.error_status_hint, b"not an HTTP request\n"), False
-        last = connection.their_state is not h11.DONE
+            answer, head_only, known = Answer(error.error_status_hint, b"not an HTTP request\n"), False, False
+        last = not known or connection.their_state is not h11.DONE
         headers = [
             ("content-type", answer.media_type),
             ("content-length", str(len(answer.body))),

@@ -54,6 +54,7 @@ class Server:
     def __init__(self, plane: Plane, address: Address, verbs: Verbs, boundary: Boundary, health: Health) -> None:
         self.address = address
         self._lock: int | None = None
+        self._bound = False  # the socket file is ours to remove
         caller = Caller(address.caller, plane)
         self._server = grpc.aio.server(options=OPTIONS)
         services = [token_service(verbs, boundary, caller)]
@@ -69,6 +70,9 @@ class Server:
                 self._bind_unix(Path(self.address.path))
             else:
                 self._bind_tcp()
+        except ListenError:
+            self.release()
+            raise
         except (OSError, RuntimeError, LookupError) as error:
             self.release()
             detail = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -82,8 +86,10 @@ class Server:
 
     def release(self) -> None:
         """Remove the socket and let go of its lock."""
-        if self._lock is not None:
+        if self._bound:
             Path(self.address.path).unlink(missing_ok=True)
+            self._bound = False
+        if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
@@ -105,6 +111,7 @@ class Server:
         before = os.umask(0o777 & ~self.address.mode)
         try:
             self._server.add_insecure_port(f"unix:{path}")
+            self._bound = True
         finally:
             os.umask(before)
         if self.address.group:
