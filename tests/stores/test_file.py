@@ -385,12 +385,13 @@ async def test_mount_of_an_odd_make_is_refused(tmp_path: Path, path: Path, clock
     real = data.readlink()
     data.unlink()
     (mounted / "..way").symlink_to(path)
-    for put in (
+    puts: tuple[Callable[[], object], ...] = (
         lambda: data.symlink_to("..way"),
         lambda: data.symlink_to("gone"),
         lambda: data.symlink_to("default.ring"),
         data.mkdir,
-    ):
+    )
+    for put in puts:
         put()
         with pytest.raises(UnavailableStoreError, match=r"mounted"):
             await _reader(mounted, clock)
@@ -633,7 +634,9 @@ def test_killed_writer_leaves_the_old_or_the_new(path: Path, tmp_path: Path) -> 
     whole = (path / "default.ring").read_bytes()
     log = tmp_path / "strace.log"
     main = _save_under_strace(path, f"trace={_CALLS}", "-o", str(log))
-    calls = [name for thread, name in re.findall(r"^(\d+) +(\w+)\(", log.read_text(), re.MULTILINE) if int(thread) != main]
+    calls = [
+        name for thread, name in re.findall(r"^(\d+) +(\w+)\(", log.read_text(), re.MULTILINE) if int(thread) != main
+    ]
     assert calls.index("renameat") > 20
     revisions = []
     for step, name in enumerate(calls):
