@@ -87,13 +87,17 @@ class KubernetesStore:
         for what, text in (("namespace", namespace), ("secret", name)):
             if not _DNS_NAME.fullmatch(text):
                 raise UnavailableStoreError(f"kubernetes://{namespace}/{name}: this is no name of a {what}")
-        address = urlsplit(server)
-        if address.scheme != "https" or not address.hostname:
+        try:
+            address = urlsplit(server)
+            host, port = address.hostname, address.port or 443
+        except ValueError:
+            address = host = None
+        if address is None or not host or address.scheme != "https":
             raise UnavailableStoreError(f"the API server's address is https://HOST:PORT, and not {server!r}")
         self._where = f"kubernetes://{namespace}/{name}"
         self._name = name
         self._namespace = namespace
-        self._host, self._port = address.hostname, address.port or 443
+        self._host, self._port = host, port
         self._token, self._ca = token, ca
         self._clock = clock
         self._time = StoreTime(clock)
@@ -354,7 +358,7 @@ class KubernetesStore:
             raise UnavailableStoreError(
                 f"the API server {self._host}:{self._port} does not answer in {TIMEOUT:.0f} s"
             ) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, UnicodeError) as error:  # the last: a host that can be none
             raise UnavailableStoreError(
                 f"the API server {self._host}:{self._port} cannot be reached or broke off: {getattr(error, 'strerror', None) or type(error).__name__}"
             ) from error

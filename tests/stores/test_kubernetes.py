@@ -293,11 +293,25 @@ async def test_token_goes_to_nobody_without_a_certificate_of_the_ca(
     assert asked == []
 
 
-@pytest.mark.parametrize("server", ["http://127.0.0.1:1", "127.0.0.1:1", "https://", ""])
+@pytest.mark.parametrize(
+    "server", ["http://127.0.0.1:1", "127.0.0.1:1", "https://", "", "https://[::1", "https://h:99999"]
+)
 async def test_nothing_goes_out_in_plain_text(stand_in: StandIn, name: str, server: str) -> None:
     with pytest.raises(UnavailableStoreError, match="https://HOST:PORT"):
         await KubernetesStore.open(
             NAMESPACE, name, SystemClock(), server=server, token=stand_in.token("creator"), ca=stand_in.ca
+        )
+
+
+async def test_host_that_can_be_none_is_named(stand_in: StandIn, name: str) -> None:
+    with pytest.raises(UnavailableStoreError, match="cannot be reached"):
+        await KubernetesStore.open(
+            NAMESPACE,
+            name,
+            SystemClock(),
+            server=f"https://{'a' * 70}.b",
+            token=stand_in.token("creator"),
+            ca=stand_in.ca,
         )
 
 
