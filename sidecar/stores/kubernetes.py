@@ -89,10 +89,10 @@ class KubernetesStore:
                 raise UnavailableStoreError(f"kubernetes://{namespace}/{name}: this is no name of a {what}")
         try:
             address = urlsplit(server)
-            host, port = address.hostname, address.port or 443
+            host, port = address.hostname or "", address.port or 443
         except ValueError:
-            address = host = None
-        if address is None or not host or address.scheme != "https":
+            host, port = "", 0
+        if not host or not server.startswith("https://"):
             raise UnavailableStoreError(f"the API server's address is https://HOST:PORT, and not {server!r}")
         self._where = f"kubernetes://{namespace}/{name}"
         self._name = name
