@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import random
 import secrets
@@ -42,6 +43,7 @@ from sidecar.validate import Validate
 
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
 DUTIES_EVERY = 1.0  # seconds between looks at what is due
+SALT_BYTES = 32
 
 _log = logs.get_logger()
 
@@ -148,6 +150,12 @@ class App:
                 self.metrics.refreshes.labels(error.reason.name).inc()
                 if not failing:
                     _log.warning("store.lost", reason=error.reason.name, problem=error.message)
+                failing = True
+            except Exception as error:  # noqa: BLE001
+                # A loop that died would make this sidecar stale for good.
+                self.metrics.refreshes.labels("INTERNAL").inc()
+                if not failing:
+                    _log.error("store.lost", error_type=type(error).__name__, frames=logs.frames(error))
                 failing = True
             else:
                 self.metrics.refreshes.labels("OK").inc()
@@ -265,16 +273,42 @@ async def open_store(config: Config) -> SqliteStore:
 
 
 def audit_salt(state_dir: Path) -> bytes:
-    """32 random bytes, kept beside the state, so that hashes of one instance stay comparable over restarts."""
+    """32 random bytes, kept beside the state, so that hashes of one instance stay comparable over restarts.
+
+    `StartError`: the file cannot be made or read, or holds something else.
+    """
     path = state_dir / "audit-salt"
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        salt = secrets.token_bytes(32)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if not path.exists():
+            _write_salt(path)
+        salt = path.read_bytes()
+    except OSError as error:
+        raise StartError(f"the audit salt {path} cannot be used: {error.strerror}") from error
+    if len(salt) != SALT_BYTES:
+        raise StartError(
+            f"the audit salt {path} is damaged: remove it, and a new one is made; hashes in later audit records then differ from earlier ones"
+        )
+    return salt
+
+
+def _write_salt(path: Path) -> None:
+    """One process makes it, whole, under another name first; then it gets its own."""
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        if path.exists():
+            return
+        unfinished = path.with_name(path.name + ".unfinished")
+        unfinished.unlink(missing_ok=True)  # of a start that was killed
+        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as target:
-            target.write(salt)
-        return salt
+            target.write(secrets.token_bytes(SALT_BYTES))
+            target.flush()
+            os.fsync(target.fileno())
+        unfinished.rename(path)
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 async def _run(config: Config) -> int:

