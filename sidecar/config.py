@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from sidecar import directories
 from sidecar.fields import Choice, Kind, Section, spell
+from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
 from sidecar.sections import (
     ADDRESS,
@@ -413,6 +414,11 @@ class _Reader:
             for unused in ("sign", "published"):
                 if values.get(unused):
                     self._problem(f"{key}.{unused}", "is not for format encrypted, which has symmetric keys alone")
+            if (encrypt := values.get("encrypt")) and not KEY_MANAGEMENT[encrypt].symmetric:
+                self._problem(
+                    f"{key}.encrypt",
+                    f"{encrypt} has a public key, and whoever has that could make tokens of format encrypted; take A256KW, or format nested",
+                )
             self._notes.append(
                 f"{key}: format encrypted is symmetric and not signed: whoever holds the keys to validate can also issue"
             )

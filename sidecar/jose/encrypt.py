@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import copy
 import json
+from base64 import urlsafe_b64decode
 from typing import TYPE_CHECKING
 
 from jwcrypto.jwe import JWE
 
 from sidecar.errors import InvalidTokenError
 from sidecar.gate import MAX_TOKEN
-from sidecar.jose.suites import CONTENT, KEY_MANAGEMENT, encoded
+from sidecar.jose.sound import x25519_point
+from sidecar.jose.suites import CONTENT, CURVES, KEY_MANAGEMENT, Management, encoded
 
 if TYPE_CHECKING:
     from sidecar.gate import Gated
     from sidecar.jose.keys import Material
+    from sidecar.jose.suites import Content
 
 MAX_PLAINTEXT = MAX_TOKEN
 """Bytes. Nothing is compressed here, so a plaintext is smaller than its token anyway; no library gets to disagree."""
@@ -22,49 +25,70 @@ MAX_PLAINTEXT = MAX_TOKEN
 # The library copies its registry of header names, 40 of 80 us, for each object; a copy of a made one shares it.
 _BLANK = JWE()
 
+# y^2 = x^3 - 3x + b mod p (NIST SP 800-186 section 3.2.1.3)
+_P = 2**256 - 2**224 + 2**192 + 2**96 - 1
+_B = 0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B
+
 
 def encrypt(plaintext: bytes, key: Material, *, content: str, cty: str = "", typ: str = "") -> str:
     """A compact JWE over these bytes, with `alg`, `enc` and `kid` in its header, and `cty` and `typ` where given.
 
     `ValueError`: the key does not encrypt, there is no such content encryption, or there is nothing to encrypt.
     """
-    if key.algorithm not in KEY_MANAGEMENT or content not in CONTENT or not plaintext:
+    management = KEY_MANAGEMENT.get(key.algorithm)
+    if management is None or not management.makes or content not in CONTENT or not plaintext:
         raise ValueError(f"{key!r} does not encrypt {len(plaintext)} bytes with {content}")
-    header = {"alg": key.algorithm, "enc": content, "kid": key.key_id}
-    if cty:
-        header["cty"] = cty
-    if typ:
-        header["typ"] = typ
     token = copy.copy(_BLANK)
     token.allowed_algs = [key.algorithm, content]
-    token.objects = {"protected": json.dumps(header, separators=(",", ":"))}
+    token.objects = {"protected": header(key, content, cty, typ)}
     token.plaintext = plaintext
     token.add_recipient(key.jwk)
     return str(token.serialize(compact=True))
 
 
+def header(key: Material, content: str, cty: str, typ: str) -> str:
+    """The protected header that `encrypt` writes, as JSON; without the `epk` that an agreement adds."""
+    members = {"alg": key.algorithm, "cty": cty, "enc": content, "kid": key.key_id, "typ": typ}
+    return json.dumps({name: value for name, value in members.items() if value}, separators=(",", ":"))
+
+
+def size(plaintext: int, key: Material, *, content: str, cty: str = "", typ: str = "") -> int:
+    """How many characters the token will have for that many bytes, exactly."""
+    suite, head = CONTENT[content], len(header(key, content, cty, typ))
+    if KEY_MANAGEMENT[key.algorithm].agrees:
+        head += len(',"epk":') + len(json.dumps(_blank_epk(key.curve), separators=(",", ":")))
+    padded = plaintext if suite.block == 1 else (plaintext // suite.block + 1) * suite.block  # PKCS #7
+    return sum(map(encoded, (head, _encrypted_key_size(key, suite), suite.iv, padded, suite.tag))) + 4
+
+
 def decrypt(token: Gated, key: Material, *, content: str) -> bytes:
     """The plaintext, once it is proven that a holder of exactly this key made it.
 
-    `InvalidTokenError`: the header names another key, algorithm or content encryption, a length is not exact, or anything was changed.
+    `InvalidTokenError`: the header names another key, algorithm or content encryption, a length is not exact, `epk` is not of the key's
+    curve, or anything was changed.
     """
-    wrap, suite = KEY_MANAGEMENT.get(key.algorithm), CONTENT.get(content)
+    management, suite = KEY_MANAGEMENT.get(key.algorithm), CONTENT.get(content)
     if (
-        wrap is None
+        management is None
         or suite is None
+        or not key.private
         or len(token.segments) != 5
         or token.alg != key.algorithm
         or token.enc != content
         or token.kid != key.key_id
     ):
         raise InvalidTokenError("jose.key")
-    _, encrypted_key, iv, _, tag = token.segments
+    _, encrypted_key, iv, ciphertext, tag = token.segments
     if (
-        len(encrypted_key) != encoded(suite.key + wrap.overhead)
+        len(encrypted_key) != encoded(_encrypted_key_size(key, suite))
         or len(iv) != encoded(suite.iv)
         or len(tag) != encoded(suite.tag)
+        or (management.how is Management.DIRECT and key.size != suite.key)
+        or (suite.block > 1 and len(ciphertext) * 3 // 4 % suite.block)
     ):
         raise InvalidTokenError("jose.length")
+    if management.agrees:
+        check_epk(token.header.get("epk"), key.curve)
     try:
         jwe = copy.copy(_BLANK)
         jwe.allowed_algs = [key.algorithm, content]
@@ -76,3 +100,40 @@ def decrypt(token: Gated, key: Material, *, content: str) -> bytes:
     if type(plaintext) is not bytes or len(plaintext) > MAX_PLAINTEXT:
         raise InvalidTokenError("jose.decryption")
     return plaintext
+
+
+def check_epk(epk: object, curve: str) -> None:
+    """Whether the gate's `epk` is a point of the recipient's curve and of no small order; `InvalidTokenError` if not.
+
+    Of a point off the curve or of small order the agreement tells bits of the private key (RFC 8725 section 2.9).
+    """
+    if not isinstance(epk, dict) or epk.get("crv") != curve or (curve == "P-256" and not _on_p256(epk)):
+        raise InvalidTokenError("jose.epk")
+    if curve == "X25519" and not x25519_point(_raw(epk["x"])):
+        raise InvalidTokenError("jose.epk")
+
+
+def _on_p256(epk: dict[str, str]) -> bool:
+    x, y = (int.from_bytes(_raw(epk[name]), "big") for name in ("x", "y"))
+    return x < _P and y < _P and (y * y - x * x * x + 3 * x - _B) % _P == 0
+
+
+def _raw(text: str) -> bytes:
+    return urlsafe_b64decode(text + "==")
+
+
+def _blank_epk(curve: str) -> dict[str, str]:
+    shape = CURVES[curve]
+    names = ("x", "y") if shape.y else ("x",)
+    return {"crv": curve, "kty": shape.kty} | dict.fromkeys(names, "A" * encoded(shape.coordinate))
+
+
+def _encrypted_key_size(key: Material, content: Content) -> int:
+    match KEY_MANAGEMENT[key.algorithm].how:
+        case Management.WRAPPING | Management.WRAPPING_AGREEMENT:
+            return content.key + 8  # RFC 3394
+        case Management.GCM_WRAPPING:
+            return content.key
+        case Management.RSA:
+            return key.size
+    return 0

@@ -24,14 +24,24 @@ def sign(payload: bytes, key: Material, *, typ: str) -> str:
 
     `ValueError`: the key is not one that signs.
     """
-    if key.algorithm not in SIGNATURES or not key.private:
+    suite = SIGNATURES.get(key.algorithm)
+    if suite is None or not suite.makes or not key.private:
         raise ValueError(f"{key!r} does not sign")
     token = copy.copy(_BLANK)
     token.objects = {"payload": payload}
     token.allowed_algs = [key.algorithm]
-    header = json.dumps({"alg": key.algorithm, "kid": key.key_id, "typ": typ}, separators=(",", ":"))
-    token.add_signature(key.jwk, alg=key.algorithm, protected=header)
+    token.add_signature(key.jwk, alg=key.algorithm, protected=header(key, typ))
     return str(token.serialize(compact=True))
+
+
+def header(key: Material, typ: str) -> str:
+    """The protected header that `sign` writes, as JSON."""
+    return json.dumps({"alg": key.algorithm, "kid": key.key_id, "typ": typ}, separators=(",", ":"))
+
+
+def size(payload: int, key: Material, *, typ: str) -> int:
+    """How many characters the token will have for that many bytes, exactly."""
+    return encoded(len(header(key, typ))) + encoded(payload) + encoded(_signature_size(key)) + 2
 
 
 def verify(token: Gated, key: Material) -> bytes:
@@ -42,7 +52,7 @@ def verify(token: Gated, key: Material) -> bytes:
     suite = SIGNATURES.get(key.algorithm)
     if suite is None or len(token.segments) != 3 or token.alg != key.algorithm or token.kid != key.key_id:
         raise InvalidTokenError("jose.key")
-    if len(token.segments[2]) != encoded(suite.signature):
+    if len(token.segments[2]) != encoded(_signature_size(key)):
         raise InvalidTokenError("jose.length")
     try:
         jws = copy.copy(_BLANK)
@@ -55,3 +65,7 @@ def verify(token: Gated, key: Material) -> bytes:
     if type(payload) is not bytes:
         raise InvalidTokenError("jose.signature")
     return payload
+
+
+def _signature_size(key: Material) -> int:
+    return SIGNATURES[key.algorithm].signature or key.size
