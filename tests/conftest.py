@@ -13,7 +13,8 @@ from tests.running import ROOT, RunningSidecar
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_not_run = pytest.StashKey[list[str]]()
+_not_run = pytest.StashKey[list[tuple[str, str]]]()
+_missing = pytest.StashKey[bool]()
 
 
 def _present(tool: str) -> bool:
@@ -22,14 +23,20 @@ def _present(tool: str) -> bool:
 
 @pytest.hookimpl(trylast=True)  # after -k and -m: only what would have run is reported
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Takes out the tests whose tool is missing (`@pytest.mark.needs("go")`: executables on PATH, or paths)."""
+    """Takes out the tests whose tool is missing (`@pytest.mark.needs("go")`: executables on PATH, or paths).
+
+    `ci=False` says that `.ci/setup` does not install it, because that takes too long: it may be missing there too.
+    """
     lines = config.stash.setdefault(_not_run, [])
     without: list[pytest.Item] = []
     for item in items:
-        tools = [tool for mark in item.iter_markers("needs") for tool in mark.args if not _present(tool)]
+        marks = [mark for mark in item.iter_markers("needs") if not all(map(_present, mark.args))]
+        tools = [tool for mark in marks for tool in mark.args if not _present(tool)]
         if tools:
+            if any(mark.kwargs.get("ci", True) for mark in marks):
+                config.stash[_missing] = True
             without.append(item)
-            lines.append(f"NOT RUN: {item.nodeid} needs {', '.join(sorted(set(tools)))}")
+            lines.append((item.nodeid, ", ".join(sorted(set(tools)))))
     if without:
         items[:] = [item for item in items if item not in without]
         config.hook.pytest_deselected(items=without)
@@ -38,15 +45,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails the run for a missing tool where all of them must be there: in continuous integration (CI=true)."""
-    if os.environ.get("CI") == "true" and session.config.stash.get(_not_run, []):
+    if os.environ.get("CI") == "true" and session.config.stash.get(_missing, False):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Names each test that was not run, and the tool that it needs."""
-    lines = config.stash.get(_not_run, None) or []
-    for line in sorted(lines):
-        terminalreporter.write_line(line, yellow=True)
+    """Names each test that was not run, or the file where there are several, and the tool that it needs."""
+    without: dict[tuple[str, str], list[str]] = {}
+    for name, tools in sorted(config.stash.get(_not_run, [])):
+        without.setdefault((name.partition("::")[0], tools), []).append(name)
+    for (file, tools), names in without.items():
+        what = names[0] if len(names) == 1 else f"{file} ({len(names)} tests)"
+        terminalreporter.write_line(f"NOT RUN: {what} needs {tools}", yellow=True)
 
 
 @pytest.fixture(scope="session")

@@ -54,6 +54,15 @@ def test_missing_tool_is_named_and_the_rest_runs(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_tool_that_continuous_integration_cannot_install_may_be_missing_there(tmp_path: Path) -> None:
+    (tmp_path / "test_long.py").write_text(
+        'import pytest\n@pytest.mark.needs("no-such-tool", ci=False)\n@pytest.mark.parametrize("n", [1, 2])\ndef test_long(n): pass\n'
+    )
+    done = run(tmp_path, "test_long.py", "-k", "with_present or test_long", ci="true")
+    assert "NOT RUN: test_long.py (2 tests) needs no-such-tool" in done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout
+
+
 def test_missing_tool_fails_the_run_in_continuous_integration(tmp_path: Path) -> None:
     done = run(tmp_path, ci="true")
     assert LINE in done.stdout.splitlines()
