@@ -47,8 +47,10 @@ class LineWriter:
         self.dropped = 0
 
     def write(self, line: bytes) -> bool:
-        """True: the kernel has taken the whole line. `line` is at most LINE_MAX bytes, newline included."""
+        """True: the kernel has taken the whole line. `line` is at most LINE_MAX bytes, newline included: a longer one could wait."""
         try:
+            if len(line) > LINE_MAX:
+                raise OSError("longer than a write that is whole or not at all")
             ready = self._poll.poll(0)
             if ready and ready[0][1] & select.POLLOUT and os.write(self._descriptor, line) == len(line):
                 return True
@@ -122,7 +124,22 @@ def configure(level: str, form: str = "auto") -> LineWriter:
         logger_factory=lambda *_: _Logger(writer),
         cache_logger_on_first_use=True,
     )
+    logging.basicConfig(handlers=[_Libraries()], level=logging.WARNING, force=True)
     return writer
+
+
+class _Libraries(logging.Handler):
+    """What libraries say through the standard module. Their words may quote anything, an exception's text included: only the place is kept."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        get_logger().log(
+            record.levelno,
+            "library.spoke",
+            library=record.name,
+            place=f"{record.filename}:{record.lineno} {record.funcName}",
+            **({"error_type": type(error).__name__, "frames": frames(error)} if error else {}),
+        )
 
 
 def frames(error: BaseException) -> list[str]:

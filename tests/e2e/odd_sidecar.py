@@ -1,4 +1,4 @@
-"""`tokensidecar serve` over a store that counts its calls, or fails as no store should. A program: `python odd_sidecar.py serve …`.
+"""`tokensidecar serve` over a store that counts its calls, or fails as no store should. A program: `python -m tests.e2e.odd_sidecar serve …`.
 
 Environment: COUNT_FILE gets a letter for each call, "s" of the store and "k" of the KMS. While the file FAIL_FILE is there, the store's
 `save` and `revisions` raise RuntimeError with its text.

@@ -235,8 +235,8 @@ def test_keys_that_are_gone_get_the_one_answer(start_sidecar: StartSidecar) -> N
 
 def test_a_hundred_thousand_unknown_kids_cost_no_call_of_store_or_kms_each(tmp_path: Path) -> None:
     counts = tmp_path / "counts"
-    command = (sys.executable, str(ROOT / "tests/e2e/odd_sidecar.py"), "serve")
-    running = RunningSidecar(None, {"COUNT_FILE": str(counts)}, command)
+    command = (sys.executable, "-m", "tests.e2e.odd_sidecar", "serve")
+    running = RunningSidecar(None, {"PYTHONPATH": str(ROOT), "COUNT_FILE": str(counts)}, command)
     with running, Plane(running.app_socket) as app:
         rest = ".".join(app.token().split(".")[1:])
         before, started = counts.read_text(), time.monotonic()
