@@ -22,16 +22,19 @@ from sidecar.commits import Commits
 from sidecar.config import Config
 from sidecar.data_keys import DamagedRingError
 from sidecar.destroy import Destroy
-from sidecar.errors import ChangedRingError, SidecarError
+from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
+from sidecar.errors import ChangedRingError, SidecarError, StaleStateError
 from sidecar.failpoints import failpoint
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
-from sidecar.keeper import Keeper
+from sidecar.keeper import Changed, Keeper
 from sidecar.keyring import KeyUse, Role
 from sidecar.keys import Keys
 from sidecar.kms import file
 from sidecar.metrics import Metrics
+from sidecar.pins import FILE as PINS_FILE, Pins
 from sidecar.policy import Policy
+from sidecar.rekey import Rekey
 from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
 from sidecar.rpc.boundary import Boundary
@@ -43,6 +46,7 @@ from sidecar.validate import Validate
 
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
 DUTIES_EVERY = 1.0  # seconds between looks at what is due
+_DONE = {"rotate": "ring.rotated", "destroy": "keys.destroyed", "rekey": "ring.rekeyed"}
 SALT_BYTES = 32
 
 _log = logs.get_logger()
@@ -70,8 +74,11 @@ class App:
         self.store = await open_store(config)
         kms = await file.open_or_make(config.keys.kek_path, self.store)
         clock = SystemClock()
-        self.keeper = Keeper(config.profiles, self.store, dict.fromkeys(Role, kms), clock)
+        pins = Pins(config.state_dir / PINS_FILE)
+        self.keeper = Keeper(config.profiles, self.store, dict.fromkeys(Role, kms), clock, pins=pins)
         await self.keeper.start()
+        spread = random.random()  # noqa: S311 - to be apart from other keepers
+        self.duties = Duties(self.keeper, self.store, holder=secrets.token_hex(8), spread=spread)
 
         self.metrics = Metrics(tuple(config.profiles), __version__)
         self.metrics.watch(self._gauges)
@@ -86,6 +93,7 @@ class App:
         policy = Policy(config.profiles, served)
         self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
         self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
+        self._rekey = Rekey(self.keeper, self._audit, self._commits)
         verbs = Verbs(
             issue=Issue(self.keeper, policy, self._audit, self.metrics),
             validate=Validate(self.keeper, policy, self._audit, self.metrics),
@@ -96,7 +104,7 @@ class App:
         )
         self.health = Health(tuple(dict.fromkeys(s for services in SERVICES.values() for s in services)))
         await self._listen(verbs)
-        self._loops = [asyncio.create_task(self._refreshing()), asyncio.create_task(self._duties())]
+        self._loops = [asyncio.create_task(self._refreshing()), asyncio.create_task(self._doing_duties())]
         self.health.set_serving()
         self._tell_state()
         self._ready = ""
@@ -164,45 +172,49 @@ class App:
                 failing = False
             self._tell_state()
 
-    async def _duties(self) -> None:
-        """Do what is due. A duty that failed is tried again a minute later."""
-        retry_at: dict[tuple[str, str], float] = {}
+    async def _doing_duties(self) -> None:
+        """Do what is due. A duty that failed, or that another keeper does, is looked at again a minute later."""
+        retry_at: dict[Duty, float] = {}
         while True:
             await asyncio.sleep(DUTIES_EVERY)
             now = self.keeper.now()
-            for profile, duty, use in self.keeper.due(now):
-                if now < retry_at.get((profile, duty), 0.0):
+            for duty in self.duties.due(now):
+                if now < retry_at.get(duty, 0.0):
                     continue
-                outcome = await self._duty(profile, duty, use)
-                self.metrics.duties.labels(duty, outcome).inc()
+                outcome = await self._duty(duty)
+                self.metrics.duties.labels(duty.kind, outcome).inc()
                 if outcome != "OK":
-                    retry_at[profile, duty] = now + 60
+                    retry_at[duty] = now + CLAIM_SECONDS
 
-    async def _duty(self, profile: str, duty: str, use: KeyUse | None) -> str:
+    async def _duty(self, duty: Duty) -> str:
+        """Claim it, then do it; the outcome as the metric has it."""
         request_id = secrets.token_hex(8)
         try:
-            if duty == "rotate":
-                uses = (use,) if use else None
-                changed = await self._rotate(
-                    SIDECAR, profile, uses, why="due", request_id=request_id, alive=lambda: None
-                )
-                _log.info("ring.rotated", profile=profile, ring_revision=changed.revision, request_id=request_id)
-            elif changed_or_not := await self._destroy(SIDECAR, profile, request_id=request_id):
-                _log.info(
-                    "keys.destroyed", profile=profile, ring_revision=changed_or_not.revision, request_id=request_id
-                )
+            claim = await self.duties.claim(duty)
+            if claim is not Claim.WON:
+                return str(claim.value)
+            if changed := await self._do(duty, request_id):
+                _log.info(_DONE[duty.kind], profile=duty.profile, ring_revision=changed.revision, request_id=request_id)
         except ChangedRingError:
             return "RING_CHANGED"  # somebody else did it
         except SidecarError as error:
-            _log.warning("duty.failed", duty=duty, profile=profile, reason=error.reason.name, problem=error.message)
-            return error.reason.name
+            reason, problem = error.reason.name, error.message
+            _log.warning("duty.failed", duty=duty.kind, profile=duty.profile, reason=reason, problem=problem)
+            return reason
         except Exception as error:  # noqa: BLE001
             # A loop that died would stop rotation for good, and nobody would notice until the keys are old.
-            _log.error(
-                "duty.failed", duty=duty, profile=profile, error_type=type(error).__name__, frames=logs.frames(error)
-            )
+            kind, frames = type(error).__name__, logs.frames(error)
+            _log.error("duty.failed", duty=duty.kind, profile=duty.profile, error_type=kind, frames=frames)
             return "INTERNAL"
         return "OK"
+
+    async def _do(self, duty: Duty, request_id: str) -> Changed | None:
+        if duty.kind == "rotate":
+            uses = (duty.use,) if duty.use else None
+            return await self._rotate(SIDECAR, duty.profile, uses, why="due", request_id=request_id, alive=lambda: None)
+        if duty.kind == "rekey":
+            return await self._rekey(SIDECAR, duty.profile, request_id=request_id)
+        return await self._destroy(SIDECAR, duty.profile, request_id=request_id)
 
     def _tell_state(self) -> None:
         self.health.set_fresh(not any(self.keeper.stale(profile) for profile in self.config.profiles))
@@ -217,20 +229,26 @@ class App:
         return Answer(200, "".join(["ready\n", *(f"but {line}\n" for line in stale)]).encode())
 
     def _jwks(self, keys: Keys) -> Answer:
-        members = [
+        try:
+            members = self._published(keys)
+        except StaleStateError:  # a profile has no ring yet: part of a key set would be taken for all of it
+            return Answer(503, b"no keys yet\n")
+        body = '{"keys":[' + ",".join(filter(None, members)) + "]}"
+        return Answer(200, body.encode(), "application/jwk-set+json", "public, max-age=300")
+
+    def _published(self, keys: Keys) -> list[str]:
+        return [
             keys.jwks_of(name, tuple(KeyUse))[0][len('{"keys":[') : -len("]}")]
             for name, profile in self.config.profiles.items()
             if profile.published
         ]
-        body = '{"keys":[' + ",".join(filter(None, members)) + "]}"
-        return Answer(200, body.encode(), "application/jwk-set+json", "public, max-age=300")
 
     def _gauges(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
         now = self.keeper.now()
         yield "tokensidecar_ready", "1 when calls are taken.", {}, float(not self._ready)
         yield "tokensidecar_clock_skew_seconds", "This machine's clock less the store's.", {}, self.keeper.skew()
         yield "tokensidecar_audit_lost_records", "Audit records that could not be written.", {}, float(self._audit.lost)
-        for name, ring in self.keeper.rings().items():
+        for name in self.config.profiles:
             labels = {"profile": name}
             yield (
                 "tokensidecar_state_age_seconds",
@@ -239,6 +257,17 @@ class App:
                 self.keeper.staleness(name),
             )
             yield "tokensidecar_state_stale", "1 when calls get STATE_STALE.", labels, float(self.keeper.stale(name))
+            rolled_back = float(name in self.keeper.alarms())
+            yield "tokensidecar_ring_rolled_back", "1 while the store has an older state.", labels, rolled_back
+        for name, ring in self.keeper.rings().items():
+            labels = {"profile": name}
+            differing = float(len(self.keeper.differing().get(name, ())))
+            yield (
+                "tokensidecar_settings_differing",
+                "Settings that this configuration has otherwise than the newest keys.",
+                labels,
+                differing,
+            )
             yield "tokensidecar_ring_revision", "Revision of the ring in memory.", labels, float(ring.revision)
             for use in ring.uses():
                 if key := ring.active(use, now):

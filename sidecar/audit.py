@@ -38,6 +38,7 @@ FIELDS = {
     "token_id_hash": "the same of `jti`",
     "expire_time": "`exp` of the issued token, in seconds since the epoch",
     "why": "reason given by the caller",
+    "rolled_back": "by profile, how the store had gone back",
 }
 """Every field that a record can have, and what it says."""
 

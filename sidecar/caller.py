@@ -23,3 +23,6 @@ class Caller:
 
 SIDECAR = Caller("sidecar", Plane.ADMIN)
 """The sidecar itself, when a schedule rotates or destroys."""
+
+OPERATOR = Caller("operator", Plane.ADMIN)
+"""Whoever runs a command that works on the store itself, beside key-encryption key and configuration."""

@@ -23,7 +23,7 @@ class Destroy:
         """The ring without the keys that were due; None if there were none after all."""
 
         async def commit() -> Changed | None:
-            ring = self._keeper.rings()[profile]
+            ring = self._keeper.ring(profile)
             ids = [key.key_id for key in ring.destroyable(self._keeper.now())]
             with self._audit.decision(caller, Verb.DESTROY, profile, request_id) as decision:
                 self._policy.check(caller, Verb.DESTROY, profile)

@@ -30,6 +30,20 @@ NAMES = (
     "destroy.saved",
     "destroy.scrubbed",
     "destroy.recorded",
+    "duty.before_claim",
+    "duty.claimed",
+    "rekey.intended",
+    "rekey.before_save",
+    "rekey.saved",
+    "rekey.swapped",
+    "rekey.scrubbed",
+    "rekey.recorded",
+    "accept_rollback.intended",
+    "accept_rollback.before_save",
+    "accept_rollback.saved",
+    "accept_rollback.pinned",
+    "accept_rollback.recorded",
+    "pins.written",
 )
 """Every point, in the order in which its operation passes it."""
 

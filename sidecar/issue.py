@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sidecar import claims as claims_
 from sidecar.audit import Audit
@@ -10,7 +10,9 @@ from sidecar.caller import Caller
 from sidecar.claims import Claims
 from sidecar.errors import InvalidRequestError, Violation
 from sidecar.jose import encrypt, sign
-from sidecar.keeper import Issuing, Keeper
+from sidecar.keeper import Keeper
+from sidecar.keyring import Settings
+from sidecar.live import Issuing
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb
 
@@ -95,7 +97,7 @@ class Issue:
         keys = self._keeper.issuing(grant.profile)
         claims = claims_.build(
             profile=keys.profile,
-            settings=(keys.signature or keys.encryption).facts.settings,
+            settings=_settings(keys),
             subject=grant.subject,
             audiences=grant.audiences,
             ttl=grant.ttl,
@@ -140,3 +142,9 @@ class Issue:
             "token_id_hash": self._audit.hashed(issued.claims.token_id),
             "expire_time": issued.claims.expire_time,
         }
+
+
+def _settings(keys: Issuing) -> Settings:
+    """Those of the innermost key, which Validate goes by, with the shorter lifetime of both: neither key may be outlived."""
+    inner = (keys.signature or keys.encryption).facts.settings
+    return replace(inner, max_ttl=min(inner.max_ttl, keys.encryption.facts.settings.max_ttl))

@@ -4,11 +4,15 @@ Rules (keys.md):
  1. Store time goes on by the boot-time clock from the last successful read. A wall clock that is further from it than `max_skew` makes
     the sidecar stale and changes nothing.
  2. State age counts from the start of the last successful read, by both clocks, whichever says older.
- 3. A revision that steps back, a ring that vanishes or a store of another id is a rollback: stale, until the highest revision is back.
+ 3. A revision that steps back, a ring that vanishes or a store of another id is a rollback (see `pins`): stale, also from the start on,
+    until the newest document is back or the rollback is accepted.
  4. A change is: reload, apply the rule, make keys, seal, save with the expected revision, swap in memory. Never the other way round.
  5. A successor is active at once only where nobody else could miss it: this process alone at the store, and nothing published.
- 6. A ring is made only where there is none, create-if-absent; who loses loads the winner's.
- 7. An unknown kid costs at most one refresh for everybody, and none for a moment after one.
+ 6. A ring is made only by a keeper and where there is none and was none, create-if-absent; who loses loads the winner's. Whoever makes
+    none is stale until there is one.
+ 7. An unknown kid costs at most one refresh for everybody, and none for a moment after one began.
+ 8. A process has the roles that it has key-encryption keys for. Only one with both, and with write credentials, changes rings.
+ 9. The ring decides: what the next key is (see `keyring`), and configuration that differs is told, and rotates nothing.
 
 A change is cut in half if its task is cancelled: callers run it under `commits`.
 """
@@ -19,8 +23,8 @@ import asyncio
 import contextlib
 import json
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sidecar.data_keys import DamagedRingError, DataKeys, fresh_data_keys
 from sidecar.errors import (
@@ -34,10 +38,11 @@ from sidecar.errors import (
 )
 from sidecar.failpoints import failpoint
 from sidecar.jose import keys as jose_keys
-from sidecar.keyring import Key, KeyState, KeyUse, Ring, Role, Settings
+from sidecar.keyring import Key, KeyState, KeyUse, Proposal, Ring, Role, uses_of
+from sidecar.live import Found, Issuing, Live
 from sidecar.logs import get_logger
+from sidecar.pins import Pin, Pins
 from sidecar.ports import Document
-from sidecar.profile import Format
 from sidecar.sealing import Opened, open_ring, seal_ring
 
 if TYPE_CHECKING:
@@ -51,36 +56,7 @@ PUBLISH_AHEAD = 1800.0  # seconds; Envoy caches a JWKS for 10 minutes, Istio for
 UNKNOWN_SECONDS = 0.25  # how long one refresh answers for every unknown kid
 ATTEMPTS = 5  # at a compare-and-set that others keep winning
 
-_NEVER: tuple[float, float, Issuing | None] = (0.0, 0.0, None)
-
 _log = get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class LiveKey:
-    """A key's public facts, and its material in the role that it was asked for."""
-
-    facts: Key
-    material: Material
-
-
-@dataclass(frozen=True, slots=True)
-class Issuing:
-    """What makes a token now. `signature` is None where the format has no inner layer."""
-
-    profile: Profile
-    ring_revision: int
-    encryption: LiveKey
-    signature: LiveKey | None
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A key that opens now, and the profile that it belongs to."""
-
-    profile: Profile
-    ring_revision: int
-    key: LiveKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,36 +74,6 @@ class _Reading:
 
     boot: float
     wall: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Live:
-    """One profile's ring in memory: a snapshot, with what a call looks up prepared."""
-
-    opened: Opened
-    max_staleness: float
-    max_skew: float
-    found: Mapping[str, tuple[Found, float]]  # by key id, with the time from which the key opens no more
-
-    @classmethod
-    def of(cls, opened: Opened, profile: Profile) -> _Live:
-        ring = opened.ring
-        # A key is destroyed by the settings that were written with it: nobody may serve on state that is older than those allow.
-        settings = [key.settings for key in ring.keys]
-        return cls(
-            opened,
-            min([profile.max_staleness, *(s.max_staleness for s in settings)]),
-            min([profile.max_skew, *(s.max_skew for s in settings)]),
-            {
-                key.key_id: (
-                    Found(profile, ring.revision, LiveKey(key, opened.open[key.key_id])),
-                    math.inf if key.destroy_time is None else key.destroy_time,
-                )
-                for key in ring.keys
-                if key.key_id
-                in opened.open  # pending, active and retiring ones open, and compromised ones have no part
-            },
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +96,14 @@ class Keeper:
         clock: Clock,
         *,
         further_kms: Mapping[Role, Kms] | None = None,
+        pins: Pins | None = None,
         allow_bootstrap: bool = True,
     ) -> None:
         """Touches nothing; `start` does.
 
         `kms` wraps each role's data keys; a process has the roles that are named there and no other. `further_kms` opens what `kms` does
-        not: the former key-encryption keys, or the next ones, while `rekey` goes from one to the other. Without `allow_bootstrap` not
-        even a keeper makes a ring where there is none.
+        not: the former key-encryption keys, or the next ones, while `rekey` goes from one to the other. `pins` None: in memory only.
+        Without `allow_bootstrap` not even a keeper makes a ring where there is none.
         """
         self.profiles = profiles
         self._store = store
@@ -165,26 +112,37 @@ class Keeper:
         self._clock = clock
         self._allow_bootstrap = allow_bootstrap
         self._store_id = ""
-        self._live: dict[str, _Live] = {}
+        self._pins = pins or Pins(None)
+        self._live: dict[str, Live] = {}
         self._read: dict[str, _Reading] = {}
-        self._issuing: dict[str, tuple[float, float, Issuing | None]] = {}  # by profile: since, until, what
         self._offset = 0.0  # store time less boot time
-        self._stepped_back: set[str] = set()
+        self._alarms: dict[str, str] = {}  # by profile: why its ring is taken for rolled back
+        self._differing: dict[str, tuple[str, ...]] = {}
         self._changing = asyncio.Lock()
         self._refreshing: asyncio.Task[None] | None = None
         self._refreshed = -math.inf  # when the last refresh began, by the boot-time clock
-        self._scrub_due = False
+        self._pins_lost = False
+        self.scrub_due = False
 
     async def start(self) -> None:
-        """Load every profile's ring, or make it where there is none.
+        """Load every profile's ring; a keeper makes it where there is none. What was rolled back is loaded and stale.
 
         Raises `DamagedRingError`, `UnavailableStoreError` or `UnavailableKmsError`; each says what to do, and nothing was overwritten.
         """
         self._store_id = await self._store.store_id()
+        await self._load_pins()
         for name in self.profiles:
             reading = await self._reading()
-            opened = await self._load(name) or await self._make(name)
-            self._swap(name, opened, reading)
+            opened, pin = await self._load(name), self._pins.rings.get(name)
+            if opened is None and pin is None and self.writable and self._allow_bootstrap and not self._foreign():
+                opened = await self._make(name)
+            if problem := self._foreign() or (pin.problem(opened) if pin else ""):
+                self._alarm(name, problem)
+            if opened is not None:
+                self._swap(name, opened, reading)
+            elif not problem:
+                _log.warning("ring.missing", profile=name)
+        await self._write_pins()
 
     # Roles
 
@@ -218,7 +176,8 @@ class Keeper:
 
     def staleness(self, profile: str) -> float:
         """Seconds since the start of the last successful read of this profile's ring."""
-        reading = self._read[profile]
+        if (reading := self._read.get(profile)) is None:
+            return math.inf
         return max(self._clock.boot() - reading.boot, self._clock.wall() - reading.wall, 0.0)
 
     def stale(self, profile: str) -> bool:
@@ -231,13 +190,15 @@ class Keeper:
 
     def _fresh_now(self, profile: str) -> float:
         """Store time, if this sidecar may answer for the profile now; each clock is read once. Raises `StaleStateError`."""
-        live, reading = self._live[profile], self._read[profile]
+        live, reading = self._live.get(profile), self._read.get(profile)
         boot, wall = self._clock.boot(), self._clock.wall()
         now = self._offset + boot
-        if profile in self._stepped_back:
+        if profile in self._alarms:
             raise StaleStateError(
-                "the store has gone back to an older state; this sidecar answers again once the newest is back"
+                "the store has gone back to an older state; this sidecar answers again once the newest is back, or the rollback is accepted"
             )
+        if live is None or reading is None:
+            raise StaleStateError(_no_ring(profile))
         if not abs(wall - now) <= live.max_skew:
             raise StaleStateError(
                 f"this machine's clock and the store's time are {abs(wall - now):.0f} s apart; set the clock right, "
@@ -253,34 +214,15 @@ class Keeper:
         """The public facts of every profile."""
         return {name: live.opened.ring for name, live in self._live.items()}
 
+    def ring(self, profile: str) -> Ring:
+        """The same of one profile. `StaleStateError`: there is no ring yet."""
+        return self._opened(profile).ring
+
     def issuing(self, profile: str) -> Issuing:
         """The active keys. Raises `StaleStateError`, `DeniedCallerError` (no issuer)."""
         self._demand(Role.ISSUE)
         now = self._fresh_now(profile)
-        since, until, issuing = self._issuing.get(profile, _NEVER)
-        if issuing is None or not since <= now < until:
-            issuing = self._issuing_at(profile, now)
-            changes = (
-                t
-                for key in self._live[profile].opened.ring.keys
-                for t in (key.activate_time, key.retire_time)
-                if t is not None
-            )
-            self._issuing[profile] = (now, min((t for t in changes if t > now), default=math.inf), issuing)
-        return issuing
-
-    def _issuing_at(self, profile: str, now: float) -> Issuing:
-        opened = self._live[profile].opened
-
-        def active(use: KeyUse) -> LiveKey:
-            facts = opened.ring.active(use, now)
-            if facts is None:
-                raise StaleStateError(f"no {use.value} key of profile {profile!r} is active at this time")
-            return LiveKey(facts, opened.issue[facts.key_id])
-
-        encryption = active(KeyUse.ENCRYPTION)
-        signature = active(KeyUse.SIGNATURE) if encryption.facts.settings.format is Format.NESTED else None
-        return Issuing(self.profiles[profile], opened.ring.revision, encryption, signature)
+        return self._live[profile].issuing(now)
 
     def find(self, profiles: Sequence[str], key_id: str, use: KeyUse) -> Found | None:
         """The one key of that id and use that opens now, among these profiles. Raises `StaleStateError` if one of them is stale.
@@ -291,16 +233,23 @@ class Keeper:
         result: Found | None = None
         for name in profiles:
             now = self._fresh_now(name)
-            found = self._live[name].found.get(key_id)
-            if result is None and found is not None and now < found[1] and found[0].key.facts.use is use:
-                result = found[0]
+            result = result or self._live[name].found(key_id, use, now)
         return result
 
     async def find_or_refresh(self, profiles: Sequence[str], key_id: str, use: KeyUse) -> Found | None:
-        """As `find`, but None only if a refresh a moment ago did not know the key either. Raises `StaleStateError` if that failed."""
-        if found := self.find(profiles, key_id, use):
-            return found
-        if self._clock.boot() - self._refreshed >= UNKNOWN_SECONDS or self._refreshing is not None:
+        """As `find`, but None only if a refresh that began at most a moment before did not know the key either.
+
+        Raises `StaleStateError` if that failed.
+        """
+        came = self._clock.boot()
+        # Twice at most: the one under way may have begun before the key was made, and a slow store may have it take long.
+        for _ in range(2):
+            if found := self.find(profiles, key_id, use):
+                return found
+            if self._refreshed >= came:
+                break
+            if self._refreshing is None and self._clock.boot() - self._refreshed < UNKNOWN_SECONDS:
+                break
             with contextlib.suppress(SidecarError):
                 await self._refresh_once()
         if found := self.find(profiles, key_id, use):
@@ -312,9 +261,9 @@ class Keeper:
     def public_jwks(self, profile: str, uses: Collection[KeyUse]) -> tuple[list[dict[str, str]], int]:
         """The public JWKs that outside readers need (RFC 7517), and the ring's revision. Symmetric keys have none.
 
-        Signature keys that are pending, active or retiring; of encryption keys the active one.
+        `StaleStateError`: there is no ring yet. Signature keys that are pending, active or retiring; of encryption keys the active one.
         """
-        opened, now = self._live[profile].opened, self.now()
+        opened, now = self._opened(profile), self.now()
         listed = {
             KeyUse.SIGNATURE: (KeyState.PENDING, KeyState.ACTIVE, KeyState.RETIRING),
             KeyUse.ENCRYPTION: (KeyState.ACTIVE,),
@@ -323,20 +272,36 @@ class Keeper:
         public = [opened.public(key.key_id) for key in wanted]
         return [json.loads(jwk) for jwk in public if jwk is not None], opened.ring.revision
 
-    def due(self, now: float) -> list[tuple[str, Literal["rotate", "destroy"], KeyUse | None]]:
-        """What the schedule owes at store time `now`. Nothing while stale: a clock that jumped must not start a rotation."""
-        owed: list[tuple[str, Literal["rotate", "destroy"], KeyUse | None]] = []
-        for name, live in self._live.items():
-            if self.stale(name):
-                continue
-            profile, ring = self.profiles[name], live.opened.ring
-            for use in _uses(profile):
-                due = ring.rotation_due(use, profile.rotate_every, now)
-                if due is not None and due <= now:
-                    owed.append((name, "rotate", use))
-            if ring.destroyable(now) or self._scrub_due:
-                owed.append((name, "destroy", None))
-        return owed
+    def uses(self, profile: str) -> tuple[KeyUse, ...]:
+        """The uses that the profile's ring has keys for now, by the format of its newest encryption key."""
+        newest = self._opened(profile).ring.newest(KeyUse.ENCRYPTION)
+        return uses_of(newest.settings.format if newest else self.profiles[profile].format)
+
+    def data_keys_time(self, profile: str) -> float:
+        """When the ring's data keys were made, in store time."""
+        return self._opened(profile).data_keys.create_time
+
+    def further(self, profile: str) -> bool:
+        """Whether the ring is sealed under a further key-encryption key, not the one that wraps now."""
+        return self._opened(profile).data_keys.further
+
+    def differing(self) -> Mapping[str, tuple[str, ...]]:
+        """By profile, what this configuration says otherwise than the newest keys; empty where nothing."""
+        return self._differing
+
+    def alarms(self) -> Mapping[str, str]:
+        """By profile, why its ring is taken for rolled back."""
+        return self._alarms
+
+    def obeyed_by(self, profile: str) -> float:
+        """The store time by which every sidecar has seen the ring as it is now, or is stale (keys.md, rule 8)."""
+        settings = [key.settings for key in self._opened(profile).ring.keys]
+        return self.now() + max(s.max_staleness for s in settings) + 2 * max(s.max_skew for s in settings)
+
+    def _opened(self, profile: str) -> Opened:
+        if (live := self._live.get(profile)) is None:
+            raise StaleStateError(_no_ring(profile))
+        return live.opened
 
     # Looking again
 
@@ -358,34 +323,41 @@ class Keeper:
 
     async def _refresh(self) -> None:
         self._refreshed = self._clock.boot()
-        before = {name: live.opened for name, live in self._live.items()}
         reading = await self._reading()
-        if await self._store.store_id() != self._store_id:
-            self._step_back(*before, why="it is another store")
-            raise UnavailableStoreError("the store is not the one that this sidecar started with")
+        if self._alarms and not self._pins.unwritten:
+            await self._load_pins()  # an operator may have accepted the rollback
+        self._store_id = await self._store.store_id()
+        if problem := self._foreign():
+            for name in self.profiles:
+                self._alarm(name, problem)
+            await self._write_pins()
+            raise UnavailableStoreError(f"the store is not the one that this sidecar knows: {problem}")
+        before = {name: self._live.get(name) for name in self.profiles}
+        pins = dict(self._pins.rings)
         revisions = await self._store.revisions()
         problems: list[SidecarError] = []
-        for name, opened in before.items():
+        for name, live in before.items():
             try:
-                await self._take_in(name, revisions.get(name, 0), opened, reading)
+                await self._take_in(name, revisions.get(name, 0), live, pins.get(name), reading)
             except SidecarError as error:
                 problems.append(error)
             except DamagedRingError as error:
                 _log.error("ring.damaged", profile=name, problem=str(error))
                 problems.append(UnavailableStoreError(str(error)))
+        await self._write_pins()
         if problems:
             raise problems[0]
 
-    async def _take_in(self, name: str, stored: int, before: Opened, reading: _Reading) -> None:
-        """Compare the stored revision with the ring that was live when the read began."""
-        if stored < before.ring.revision:
-            self._step_back(name, why=f"revision {stored} after {before.ring.revision}")
-        elif stored > before.ring.revision or name in self._stepped_back:
-            self._take(name, await self._load(name), before, reading)
-            if (revision := self._live[name].opened.ring.revision) > before.ring.revision:
-                _log.info("ring.taken_in", profile=name, ring_revision=revision)
-        else:
-            self._mark_read(name, reading)
+    async def _take_in(self, name: str, stored: int, before: Live | None, pin: Pin | None, reading: _Reading) -> None:
+        """Look at the stored revision, and take the ring in if it is not the one that was live when the read began."""
+        known = before.opened.ring.revision if before else 0
+        if stored == known and name not in self._alarms:
+            if before is not None:
+                self._mark_read(name, reading)
+            return
+        self._take(name, await self._load(name), pin, reading)
+        if name not in self._alarms:
+            _log.info("ring.taken_in", profile=name, ring_revision=self._opened(name).ring.revision)
 
     # Changing
 
@@ -395,25 +367,25 @@ class Keeper:
         Raises `ChangedRingError`, `InvalidRequestError`, `UnavailableStoreError`, `UnavailableKmsError`, `StaleStateError` (rollback).
         """
         self._demand_writable()
-        proposed = self.profiles[profile]
-        known = _uses(proposed)
-        if uses is not None and not (set(uses) <= set(known) and uses):
-            raise InvalidRequestError(
-                Violation("uses", f"profile {profile!r} has keys for {', '.join(u.value for u in known)} only")
-            )
 
         def rule(ring: Ring, now: float, *, alone: bool) -> _Plan | Changed:
             if first := ring.answer_to(request_id):
                 return Changed(ring, first.activate_time, first.revision)
-            ahead = 0.0 if alone and not proposed.published else _ahead(proposed)
-            wanted = [use for use in known if uses is None or use in uses or use not in ring.uses()]
-            material, fresh = _fresh(proposed, wanted, now=now, activate=now + ahead)
+            proposed = {each.use: each for each in ring.proposed(configured, alone=alone)}
+            if uses is not None and not (set(uses) <= proposed.keys() and uses):
+                raise InvalidRequestError(
+                    Violation("uses", f"profile {profile!r} has keys for {', '.join(u.value for u in proposed)} only")
+                )
+            ahead = 0.0 if alone and not configured.published else _ahead(configured)
+            wanted = [each for use, each in proposed.items() if uses is None or use in uses or not ring.newest(use)]
+            material, fresh = _fresh(wanted, now=now, activate=now + ahead)
             return _Plan(
                 ring.rotated(fresh, now=now, activate=now + ahead, expected=expected, request_id=request_id),
                 material,
                 now + ahead,
             )
 
+        configured = self.profiles[profile]
         async with self._changing, self._store.alone() as alone:
             changed = await self._change(profile, "rotate", lambda ring, now: rule(ring, now, alone=alone))
             failpoint("rotate.swapped")
@@ -426,16 +398,21 @@ class Keeper:
         """
         self._demand_writable()
 
-        def rule(ring: Ring, now: float) -> _Plan | Changed:
+        def rule(ring: Ring, now: float, *, alone: bool) -> _Plan | Changed:
             named = [key for key in ring.keys if key.key_id in key_ids]
             if len(named) == len(key_ids) and all(key.compromise_time is not None for key in named):
                 return Changed(ring, now, ring.revision)
-            material, fresh = _fresh(self.profiles[profile], ring.uncovered(key_ids, now), now=now, activate=now)
+            uncovered = ring.uncovered(key_ids, now)
+            proposed = {each.use: each for each in ring.proposed(configured, alone=alone)}
+            # A use that the next format has no more may be needed until then: the same again.
+            again = {key.use: Proposal.as_key(key) for key in ring.keys}
+            material, fresh = _fresh([proposed.get(use, again[use]) for use in uncovered], now=now, activate=now)
             return _Plan(ring.compromised(key_ids, fresh, now=now), material, now)
 
-        async with self._changing:
-            self._scrub_due = True
-            changed = await self._change(profile, "revoke_keys", rule)
+        configured = self.profiles[profile]
+        async with self._changing, self._store.alone() as alone:
+            self.scrub_due = True
+            changed = await self._change(profile, "revoke_keys", lambda ring, now: rule(ring, now, alone=alone))
             failpoint("revoke_keys.swapped")
             with contextlib.suppress(UnavailableStoreError):  # the keys are ended; `due` asks again for the rest
                 await self._scrub()
@@ -459,14 +436,80 @@ class Keeper:
             before = await self._current(profile)
             due = before.ring.destroyable(self.now())
             if due:
-                self._scrub_due = True
+                self.scrub_due = True
                 changed = await self._change(profile, "destroy", rule)
-            if self._scrub_due:
+            if self.scrub_due:
                 await self._scrub()
                 failpoint("destroy.scrubbed")
             return changed if due else None
 
-    async def _change(self, profile: str, operation: str, rule: Callable[[Ring, float], _Plan | Changed]) -> Changed:
+    async def rekey(self, profile: str) -> Changed:
+        """Fresh data keys, under the KMS of now; everything is sealed anew, and what was under the old ones is scrubbed.
+
+        Raises `UnavailableKmsError`, `UnavailableStoreError`, `StaleStateError` (rollback), `ChangedRingError` (others keep winning).
+        """
+        self._demand_writable()
+        async with self._changing:
+            data_keys = await fresh_data_keys(self._kms, profile, self._store_id, self.now())
+            self.scrub_due = True
+            changed = await self._change(
+                profile, "rekey", lambda ring, now: _Plan(ring.resealed(), (), now), data_keys=data_keys
+            )
+            failpoint("rekey.swapped")
+            with contextlib.suppress(UnavailableStoreError):  # it is done; `scrub_due` asks again for the rest
+                await self._scrub()
+                failpoint("rekey.scrubbed")
+        return changed
+
+    async def accept_rollback(self) -> Mapping[str, str]:
+        """Take what the store has now for the truth: by profile, what was accepted; empty: nothing had gone back.
+
+        A keeper starts a new history of each ring that went back (or makes it, if it is gone), which all other sidecars take for newer. Who
+        may not write pins what is there, for this sidecar alone. Raises what `rekey` does, and `UnavailableStoreError` if the pins cannot
+        be written.
+        """
+        async with self._changing:
+            accepted, foreign = dict(self._alarms), self._foreign()
+            for name in accepted:
+                await self._accept(name, new_history=self.writable and not foreign)
+            live = {name: self._live.get(name) for name in accepted}
+            found = {name: Pin.of(each.opened) if each else None for name, each in live.items()}
+            try:
+                await asyncio.to_thread(self._pins.replace, self._store_id, found)
+            except OSError as error:
+                raise UnavailableStoreError(f"the pins cannot be written: {error.strerror}") from error
+            self._alarms.clear()
+        return accepted
+
+    async def _accept(self, name: str, *, new_history: bool) -> None:
+        """Make live what the store has now, from here on in a new history if this process can write one."""
+        reading, pin = await self._reading(), self._pins.rings.pop(name, None)
+        opened = await self._load(name)
+        self._live.pop(name, None)
+        before = pin.history if pin else 0
+        if opened is None:
+            if self.writable:
+                self._live[name] = Live(await self._make(name, history=before + 1), self.profiles[name])
+            return
+        self._live[name] = Live(opened, self.profiles[name])
+        self._mark_read(name, reading)
+        if not new_history:
+            return
+
+        def rule(ring: Ring, now: float) -> _Plan | Changed:
+            return _Plan(ring.resealed(history=max(before, ring.history) + 1), (), now)
+
+        del self._alarms[name]  # or nothing could be changed on top of it
+        await self._change(name, "accept_rollback", rule)
+
+    async def _change(
+        self,
+        profile: str,
+        operation: str,
+        rule: Callable[[Ring, float], _Plan | Changed],
+        *,
+        data_keys: DataKeys | None = None,
+    ) -> Changed:
         """Reload, apply, seal, save; again if another process was quicker. A `Changed` from the rule: nothing to save."""
         for _ in range(ATTEMPTS):
             opened = await self._current(profile)
@@ -474,48 +517,48 @@ class Keeper:
             if isinstance(plan, Changed):
                 return plan
             material = {**opened.whole(), **{fresh.key_id: fresh for fresh in plan.fresh}}
-            content = seal_ring(plan.ring, material, opened.data_keys, opened)
+            content = seal_ring(plan.ring, material, data_keys or opened.data_keys, opened)
             # Opened again before it is saved: what could not be read back must never replace what can.
             revision = plan.ring.revision
-            changed = await self._open(profile, Document(revision, content), opened.data_keys)
+            # With fresh data keys the KMS is asked too: it must open what it has wrapped.
+            known = None if data_keys else opened.data_keys
+            changed = await self._open(profile, Document(revision, content), known)
             failpoint(f"{operation}.before_save")
             reading = self._read[profile]
             if await self._store.save(profile, content, expected=opened.ring.revision):
                 failpoint(f"{operation}.saved")
                 self._swap(profile, changed, reading)
+                await self._write_pins()
                 return Changed(plan.ring, plan.activate, revision)
         raise ChangedRingError
 
     async def _current(self, profile: str) -> Opened:
         """The ring as it is stored now, taken in."""
-        reading, before = await self._reading(), self._live[profile].opened
+        reading, pin = await self._reading(), self._pins.rings.get(profile)
         try:
             opened = await self._load(profile)
         except DamagedRingError as error:
             raise UnavailableStoreError(str(error)) from error
-        self._take(profile, opened, before, reading)
-        if profile in self._stepped_back:
+        self._take(profile, opened, pin, reading)
+        if profile in self._alarms:
             raise StaleStateError("the store has gone back to an older state; nothing is changed on top of it")
-        return self._live[profile].opened
+        return self._opened(profile)
 
-    def _take(self, name: str, opened: Opened | None, before: Opened, reading: _Reading) -> None:
-        """Take in what was loaded, unless it is older than what was live `before` the load, or another history.
-
-        After a step back only the very same document is taken: whoever changed an older one has started a history of their own.
-        """
-        if opened is None:
-            self._step_back(name, why="the ring is gone")
-        elif opened.ring.revision < before.ring.revision:
-            self._step_back(name, why=f"revision {opened.ring.revision} after {before.ring.revision}")
-        elif opened is not before and (opened.ring.revision == before.ring.revision or name in self._stepped_back):
-            self._step_back(name, why=f"another revision {opened.ring.revision} than the one that is known")
-        else:
-            self._stepped_back.discard(name)
+    def _take(self, name: str, opened: Opened | None, pin: Pin | None, reading: _Reading) -> None:
+        """Take in what was loaded, unless it is a step back from what was pinned before the load."""
+        problem = self._foreign() or (pin.problem(opened) if pin else "")
+        if problem:
+            self._alarm(name, problem)
+            return
+        if self._alarms.pop(name, None):
+            _log.warning("ring.rollback_ended", profile=name)
+            self._live.pop(name, None)  # which may be newer than what was accepted
+        if opened is not None:
             self._swap(name, opened, reading)
 
     async def _scrub(self) -> None:
         await self._store.scrub()
-        self._scrub_due = False
+        self.scrub_due = False
 
     # Store and memory
 
@@ -539,16 +582,14 @@ class Keeper:
             known=known,
         )
 
-    async def _make(self, name: str) -> Opened:
+    async def _make(self, name: str, *, history: int = 1) -> Opened:
         """The first ring of a profile: ours, or that of who was quicker."""
-        if not (self._allow_bootstrap and self.writable):
-            raise UnavailableStoreError(
-                f"the store has no ring for profile {name!r}, and this sidecar may not make one"
-            )
         profile, now = self.profiles[name], self.now()
-        material, keys = _fresh(profile, _uses(profile), now=now, activate=now)
+        proposed = [Proposal.of(profile, use) for use in uses_of(profile.format)]
+        material, keys = _fresh(proposed, now=now, activate=now)
         data_keys = await fresh_data_keys(self._kms, name, self._store_id, now)
-        content = seal_ring(Ring(name, 1, keys), {m.key_id: m for m in material}, data_keys)
+        content = seal_ring(Ring(name, 1, keys, history=history), {m.key_id: m for m in material}, data_keys)
+        await self._open(name, Document(1, content), None)  # before it is saved, as for a change
         failpoint("start.before_save")
         made = await self._store.save(name, content, expected=0)
         failpoint("start.saved")
@@ -568,27 +609,77 @@ class Keeper:
         return _Reading(before, wall)
 
     def _swap(self, name: str, opened: Opened, reading: _Reading) -> None:
-        """Take a ring in, unless a newer one is there already."""
+        """Take a ring in, and pin it, unless a newer one is there already."""
         live = self._live.get(name)
-        if live is None or opened.ring.revision >= live.opened.ring.revision:
-            self._live[name] = _Live.of(opened, self.profiles[name])
-            self._issuing.pop(name, None)
+        if live is None or _age(opened.ring) >= _age(live.opened.ring):
+            self._live[name] = Live(opened, self.profiles[name])
             self._mark_read(name, reading)
+            self._tell_difference(name, opened.ring)
+            if name not in self._alarms:
+                self._pins.store_id = self._store_id
+                self._pins.rings[name] = Pin.of(opened)
 
     def _mark_read(self, name: str, reading: _Reading) -> None:
         """What is live is at least as new as that read."""
         if name not in self._read or reading.boot > self._read[name].boot:
             self._read[name] = reading
 
-    def _step_back(self, *names: str, why: str) -> None:
-        for name in names:
-            if name not in self._stepped_back:
-                self._stepped_back.add(name)
-                _log.error("ring.stepped_back", profile=name, problem=why)
+    def _tell_difference(self, name: str, ring: Ring) -> None:
+        differing = ring.differing(self.profiles[name])
+        if differing and differing != self._differing.get(name):
+            newest = max(key.settings.revision for key in ring.keys)
+            _log.warning(
+                "settings.differ",
+                profile=name,
+                settings=list(differing),
+                settings_revision=self.profiles[name].settings_revision,
+                ring_settings_revision=newest,
+                ring_revision=ring.revision,
+            )
+        self._differing[name] = differing
+
+    # Rollback
+
+    def _foreign(self) -> str:
+        """Why no ring of this store is to be trusted; empty: nothing is wrong with it as a whole."""
+        if self._pins.damaged:
+            return "the file of pins is damaged"
+        return "it is another store" if self._pins.store_id not in ("", self._store_id) else ""
+
+    def _alarm(self, name: str, problem: str) -> None:
+        if name in self._alarms:
+            return
+        self._alarms[name] = problem
+        if pin := self._pins.rings.get(name):
+            self._pins.rings[name] = replace(pin, alarm=pin.alarm or problem)
+        _log.error("ring.rolled_back", profile=name, problem=problem)
+
+    async def _load_pins(self) -> None:
+        try:
+            await asyncio.to_thread(self._pins.load)
+        except OSError as error:
+            raise UnavailableStoreError(f"the pins cannot be read: {error.strerror}") from error
+
+    async def _write_pins(self) -> None:
+        """Best effort: the pins in memory hold until the process ends."""
+        if not self._pins.unwritten:
+            return
+        try:
+            await asyncio.to_thread(self._pins.write)
+        except OSError as error:
+            if not self._pins_lost:
+                _log.warning("pins.unwritten", problem=error.strerror)
+            self._pins_lost = True
+        else:
+            self._pins_lost = False
 
 
-def _uses(profile: Profile) -> tuple[KeyUse, ...]:
-    return (KeyUse.ENCRYPTION, KeyUse.SIGNATURE) if profile.format is Format.NESTED else (KeyUse.ENCRYPTION,)
+def _age(ring: Ring) -> tuple[int, int]:
+    return ring.history, ring.revision
+
+
+def _no_ring(profile: str) -> str:
+    return f"the store has no ring for profile {profile!r}; a keeper makes it when it starts"
 
 
 def _ahead(profile: Profile) -> float:
@@ -597,14 +688,12 @@ def _ahead(profile: Profile) -> float:
 
 
 def _fresh(
-    profile: Profile, uses: Collection[KeyUse], *, now: float, activate: float
+    proposed: Collection[Proposal], *, now: float, activate: float
 ) -> tuple[tuple[Material, ...], tuple[Key, ...]]:
-    """New keys of these uses, as the profile proposes them."""
+    """New keys as proposed."""
     material, facts = [], []
-    for use in uses:
-        made = jose_keys.generate(profile.encrypt if use is KeyUse.ENCRYPTION else profile.sign)
+    for each in proposed:
+        made = jose_keys.generate(each.algorithm)
         material.append(made)
-        facts.append(
-            Key(made.key_id, use, made.algorithm, Settings.of(profile, use), create_time=now, activate_time=activate)
-        )
+        facts.append(Key(made.key_id, each.use, made.algorithm, each.settings, create_time=now, activate_time=activate))
     return tuple(material), tuple(facts)

@@ -7,11 +7,12 @@ Rules (keys.md):
  4. A successor is appended pending, or active at once where nobody else could miss it; its predecessor retires when it activates.
  5. A key is destroyed no sooner than the last token made with it has expired everywhere.
  6. The same request id gets the first answer; the last 16 are kept.
+ 7. The next key is as the newest one is, unless a configuration with a higher settings revision says otherwise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import Enum
 
@@ -65,6 +66,7 @@ class Settings:
     max_staleness: int
     max_skew: int
     content: str = ""  # JWE enc, for encryption keys
+    revision: int = 1  # of the configuration that they came from
 
     @classmethod
     def of(cls, profile: Profile, use: KeyUse) -> Settings:
@@ -77,12 +79,38 @@ class Settings:
             max_staleness=profile.max_staleness,
             max_skew=profile.max_skew,
             content=profile.content if use is KeyUse.ENCRYPTION else "",
+            revision=profile.settings_revision,
         )
 
     @property
     def tail(self) -> float:
         """Seconds from a key's retirement to its destruction: the longest that a token made with it can be good anywhere."""
         return self.max_staleness + self.max_ttl + self.leeway + 2 * self.max_skew
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the next key of one use is to be."""
+
+    use: KeyUse
+    algorithm: str
+    settings: Settings
+
+    @classmethod
+    def of(cls, profile: Profile, use: KeyUse) -> Proposal:
+        """By configuration."""
+        return cls(use, profile.encrypt if use is KeyUse.ENCRYPTION else profile.sign, Settings.of(profile, use))
+
+    @classmethod
+    def as_key(cls, key: Key) -> Proposal:
+        """The same again."""
+        return cls(key.use, key.algorithm, key.settings)
+
+    def differs(self, other: Proposal) -> tuple[str, ...]:
+        """The names of what is not the same, revisions apart."""
+        names = [field.name for field in fields(Settings) if field.name != "revision"]
+        found = [n for n in names if getattr(self.settings, n) != getattr(other.settings, n)]
+        return (*(["algorithm"] if self.algorithm != other.algorithm else []), *found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +181,37 @@ class Ring:
         """The uses that this ring has keys of."""
         return tuple(use for use in KeyUse if any(k.use is use for k in self.keys))
 
+    def newest(self, use: KeyUse) -> Key | None:
+        """The key of this use that was made last, whatever its state."""
+        return next((k for k in reversed(self.keys) if k.use is use), None)
+
+    def proposed(self, profile: Profile, *, alone: bool) -> tuple[Proposal, ...]:
+        """The next keys, one for each use of the format.
+
+        Configuration decides where its settings revision is higher than that of the newest key, or equal and no other process could have
+        another configuration; else the next key is as the newest one is.
+        """
+
+        def next_of(use: KeyUse) -> Proposal:
+            newest = self.newest(use)
+            if newest is None or profile.settings_revision >= newest.settings.revision + (0 if alone else 1):
+                return Proposal.of(profile, use)
+            return Proposal.as_key(newest)
+
+        encryption = next_of(KeyUse.ENCRYPTION)
+        if encryption.settings.format is not Format.NESTED:
+            return (encryption,)
+        return encryption, next_of(KeyUse.SIGNATURE)
+
+    def differing(self, profile: Profile) -> tuple[str, ...]:
+        """What the configuration says otherwise than the newest keys: names such as `encryption.max_ttl`."""
+        found = []
+        for use in uses_of(profile.format):
+            newest, configured = self.newest(use), Proposal.of(profile, use)
+            names = configured.differs(Proposal.as_key(newest)) if newest else ("none",)
+            found += [f"{use.value}.{name}" for name in names]
+        return tuple(found)
+
     def answer_to(self, request_id: str) -> Answered | None:
         """The first answer to this request id, if it is still kept."""
         return next((a for a in self.answered if request_id and a.request_id == request_id), None)
@@ -209,6 +268,10 @@ class Ring:
                 keys[active] = replace(keys[active], retire_time=None, destroy_time=None)
         return self._next(keys)
 
+    def resealed(self, *, history: int | None = None) -> Ring:
+        """The same keys at the next revision: under new data keys, or as the start of another history."""
+        return replace(self._next([*self.keys]), history=self.history if history is None else history)
+
     def destroyable(self, now: float) -> tuple[Key, ...]:
         """The keys that no good token can be under any more."""
         return tuple(k for k in self.keys if _end(k) <= now)
@@ -229,6 +292,11 @@ class Ring:
             keys=tuple(sorted(keys, key=lambda k: (k.use.value, k.create_time, k.key_id))),
             answered=self.answered if answered is None else answered[-REQUESTS_KEPT:],
         )
+
+
+def uses_of(format_: Format) -> tuple[KeyUse, ...]:
+    """The uses that a format has keys for."""
+    return (KeyUse.ENCRYPTION, KeyUse.SIGNATURE) if format_ is Format.NESTED else (KeyUse.ENCRYPTION,)
 
 
 def _end(key: Key) -> float:

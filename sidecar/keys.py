@@ -39,8 +39,8 @@ class Keys:
             return [listed for name in names for listed in self.of(name)]
 
     def of(self, profile: str) -> list[Listed]:
-        """The same without asking, for answers about a change that was allowed."""
-        ring, now = self._keeper.rings()[profile], self._keeper.now()
+        """The same without asking, for answers about a change that was allowed. `StaleStateError`: there is no ring yet."""
+        ring, now = self._keeper.ring(profile), self._keeper.now()
         listed = [Listed(profile, ring.revision, key, key.state(now)) for key in ring.keys]
         return [one for one in listed if one.state is not KeyState.DESTROYED]
 

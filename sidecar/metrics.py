@@ -77,7 +77,7 @@ class Metrics:
         )
         self.duties = Counter(
             "tokensidecar_duties",
-            "Scheduled rotations and destructions, by outcome.",
+            "Scheduled rotations, destructions and renewals of data keys, by outcome; CLAIM_LOST: another keeper does it.",
             ["duty", "outcome"],
             registry=self.registry,
         )

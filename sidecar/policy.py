@@ -22,6 +22,8 @@ class Verb(Enum):
     REVOKE = "revoke"
     ROTATE = "rotate"
     DESTROY = "destroy"
+    REKEY = "rekey"
+    ACCEPT_ROLLBACK = "accept_rollback"
     GET_JWKS = "get_jwks"
     LIST_KEYS = "list_keys"
     REVOKE_KEYS = "revoke_keys"

@@ -47,6 +47,7 @@ class Profile:
     propagation: int = 30
     max_staleness: int = 900
     max_skew: int = 5
+    settings_revision: int = 1  # of the configuration: the highest decides what the next key is
 
 
 DEFAULT = Profile(name="default", issuer="urn:tokensidecar:local", audiences=())

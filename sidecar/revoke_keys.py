@@ -52,7 +52,6 @@ class RevokeKeys:
                 changed = await self._keeper.compromise(profile, key_ids)
                 decision.facts.update(facts, ring_revision=changed.revision)
             failpoint("revoke_keys.recorded")
-            settings = self._keeper.profiles[profile]
-            return Revoked(changed, self._keeper.now() + settings.max_staleness + 2 * settings.max_skew)
+            return Revoked(changed, self._keeper.obeyed_by(profile))
 
         return await self._commits.run(commit())

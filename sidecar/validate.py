@@ -15,8 +15,9 @@ from sidecar.errors import InvalidTokenError
 from sidecar.gate import Gated, gate
 from sidecar.jose.encrypt import decrypt
 from sidecar.jose.sign import verify
-from sidecar.keeper import Found, Keeper
+from sidecar.keeper import Keeper
 from sidecar.keyring import KeyUse, Settings
+from sidecar.live import Found
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb
 from sidecar.profile import Format

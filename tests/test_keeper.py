@@ -17,6 +17,7 @@ import pytest
 
 from sidecar.clocks import SystemClock
 from sidecar.data_keys import DamagedRingError
+from sidecar.duties import Duties, Duty
 from sidecar.errors import (
     ChangedRingError,
     InvalidRequestError,
@@ -71,6 +72,10 @@ def _state(keeper: Keeper, key_id: str) -> KeyState | None:
     return None if key is None else key.state(keeper.now())
 
 
+def _due(keeper: Keeper) -> list[Duty]:
+    return Duties(keeper, keeper._store, holder="here", spread=0.0).due(keeper.now())
+
+
 async def _rotate(keeper: Keeper, expected: int = 0, request_id: str = "") -> Ring:
     return (await keeper.rotate("default", None, expected=expected, request_id=request_id)).ring
 
@@ -123,12 +128,17 @@ async def test_ten_first_starts_agree(world: World) -> None:
     assert len({_issuer(keeper) for keeper in keepers}) == 1
 
 
-async def test_without_bootstrap_a_missing_ring_is_an_error(world: World) -> None:
+async def test_who_may_make_no_ring_is_stale_until_there_is_one(world: World) -> None:
     keks = dict.fromkeys(Role, FileKms(world.path / "kek"))
     keeper = Keeper({"default": DEFAULT}, MemoryStore(world.disk), keks, world.clock, allow_bootstrap=False)
-    with pytest.raises(UnavailableStoreError, match="no ring for profile 'default'"):
-        await keeper.start()
+    await keeper.start()
     assert world.disk.documents == {}
+    for ask in (lambda: keeper.issuing("default"), lambda: keeper.find(["default"], "k", ENCRYPT)):
+        with pytest.raises(StaleStateError, match="no ring for profile 'default'"):
+            ask()
+    made = await world.keeper()
+    await keeper.refresh()
+    assert _issuer(keeper) == _issuer(made)
 
 
 async def test_another_kek_refuses_to_start_and_overwrites_nothing(world: World) -> None:
@@ -347,11 +357,11 @@ async def test_scrub_that_failed_is_owed_until_it_is_done(world: World) -> None:
 
     store.scrub = fail  # type: ignore[method-assign]
     await keeper.compromise("default", frozenset({retiring}))
-    assert ("default", "destroy", None) in keeper.due(keeper.now())
+    assert Duty("default", "destroy") in _due(keeper)
     store.scrub = scrub  # type: ignore[method-assign]
     assert await keeper.destroy("default") is None
     assert world.disk.scrubs == 1
-    assert keeper.due(keeper.now()) == []
+    assert _due(keeper) == []
 
 
 # Destroy and duties
@@ -365,10 +375,10 @@ async def test_retired_key_is_destroyed_when_its_last_token_has_expired(world: W
     await keeper.refresh()
     assert keeper.find(["default"], old, ENCRYPT) is not None
     assert await keeper.destroy("default") is None
-    assert keeper.due(keeper.now()) == []
+    assert _due(keeper) == []
     world.clock.pass_time(1)
     assert keeper.find(["default"], old, ENCRYPT) is None  # at once, whether the duty was done or not
-    assert keeper.due(keeper.now()) == [("default", "destroy", None)]
+    assert _due(keeper) == [Duty("default", "destroy")]
     changed = await keeper.destroy("default")
     assert changed is not None
     assert old not in {key.key_id for key in changed.ring.keys}
@@ -394,11 +404,11 @@ async def test_rotation_is_due_by_age_for_each_use(world: World) -> None:
     keeper = await world.keeper()
     world.clock.pass_time(86400 - 1)
     await keeper.refresh()
-    assert keeper.due(keeper.now()) == []
+    assert _due(keeper) == []
     world.clock.pass_time(1)
-    assert keeper.due(keeper.now()) == [("default", "rotate", ENCRYPT), ("default", "rotate", SIGN)]
+    assert _due(keeper) == [Duty("default", "rotate", ENCRYPT), Duty("default", "rotate", SIGN)]
     await keeper.rotate("default", (ENCRYPT,), expected=0, request_id="")
-    assert keeper.due(keeper.now()) == [("default", "rotate", SIGN)]
+    assert _due(keeper) == [Duty("default", "rotate", SIGN)]
 
 
 # Time and staleness
@@ -413,7 +423,7 @@ async def test_clock_jump_makes_stale_and_changes_nothing(world: World, jump: fl
     assert keeper.stale("default")
     assert keeper.now() == START
     assert keeper.skew() == pytest.approx(jump)
-    assert keeper.due(keeper.now()) == []
+    assert _due(keeper) == []
     for ask in (lambda: keeper.issuing("default"), lambda: keeper.find(["default"], issuer, ENCRYPT)):
         with pytest.raises(StaleStateError):
             ask()

@@ -26,6 +26,8 @@ COMMANDS = {
     "keys": "list keys, their states and their times",
     "inspect": "say what can be seen of a token without any key",
     "check": "check a configuration file",
+    "rekey": "seal all rings under fresh data keys",
+    "accept-rollback": "go on from an older state of the store",
 }
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -46,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code. Errors are one line on standard error."""
     given = list(sys.argv[1:] if argv is None else argv)
     name = next((word for word in given if not word.startswith("-")), "")
-    module: Command | None = importlib.import_module(f"sidecar.cli.{name}") if name in COMMANDS else None
+    module: Command | None = (
+        importlib.import_module(f"sidecar.cli.{name.replace('-', '_')}") if name in COMMANDS else None
+    )
     try:
         args = _parser(name, module).parse_args(given)
     except SystemExit as end:  # argparse has written help or the usage error

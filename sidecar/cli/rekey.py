@@ -1,0 +1,51 @@
+"""`tokensidecar rekey`: seal every ring under fresh data keys, wrapped by the key-encryption keys of the configuration."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from sidecar.cli.exits import Code, CommandError
+from sidecar.cli.serve import loaded
+
+RECENT = 3600.0  # seconds
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("--config", metavar="FILE", help="as for serve")
+    parser.add_argument("--profile", action="append", metavar="NAME", help="only this one; may be repeated")
+    parser.add_argument(
+        "--former-kek",
+        metavar="FILE",
+        help="the key-encryption key that the rings are still under; without it they must be under the configured one",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="also rings whose data keys were renewed within the last hour"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Rekey ring after ring; the exit code. A run that was ended goes on where it stopped: what is done is passed over."""
+    config = loaded(args.config)
+    if unknown := sorted(set(args.profile or ()) - config.profiles.keys()):
+        raise CommandError(Code.USAGE, f"no such profile: {', '.join(unknown)}")
+    from sidecar import app, offline
+
+    names = list(args.profile or config.profiles)
+
+    async def work(on: offline.Offline) -> int:
+        for number, name in enumerate(names, 1):
+            said = f"[{number}/{len(names)}] {name}: "
+            age = on.keeper.now() - on.keeper.data_keys_time(name)
+            if age < RECENT and not args.all and not on.keeper.further(name):
+                print(f"{said}done already, {age:.0f} s ago", file=sys.stderr)
+                continue
+            changed = await on.rekey(name)
+            print(f"{said}done, ring revision {changed.revision}", file=sys.stderr)
+        return Code.OK
+
+    try:
+        return offline.run(config, work, former_kek=args.former_kek)
+    except app.StartError as error:
+        raise CommandError(Code.FAILURE, str(error)) from error
