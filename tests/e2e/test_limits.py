@@ -277,18 +277,23 @@ def test_an_honest_client_is_answered_beside(sidecar: RunningSidecar, target: st
             assert attacking.stdout is not None
             assert attacking.stdout.readline() == b"attacking\n"
             time.sleep(0.1)
-            rounds = [_waits(plane, token) for _ in range(3)]
+            rounds = [_waits(plane, token)]
+            while len(rounds) < 3 and not _quick(rounds[-1]):
+                rounds.append(_waits(plane, token))
             assert attacking.poll() is None
         finally:
             attacking.kill()
-    assert min(waits[50] for waits in rounds) < 0.05, rounds
-    assert min(waits[98] for waits in rounds) < 0.25, rounds
+    assert _quick(rounds[-1]), rounds
     with Plane(getattr(sidecar, target)) as fresh:
         fresh.accepts(token)
     end = time.monotonic() + 5
     while metric(sidecar, "tokensidecar_rpcs_in_flight") and time.monotonic() < end:
         time.sleep(0.02)
     assert metric(sidecar, "tokensidecar_rpcs_in_flight") == 0
+
+
+def _quick(waits: list[float]) -> bool:
+    return waits[50] < 0.05 and waits[98] < 0.25
 
 
 def _waits(plane: Plane, token: str) -> list[float]:
