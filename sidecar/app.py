@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import random
 import secrets
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import uvloop
 
 from sidecar import __version__, directories, logs, process
 from sidecar.audit import Audit
+from sidecar.backends import Passive, Telling, open_kms, open_store
 from sidecar.caller import SIDECAR, Plane
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
-from sidecar.config import Config
+from sidecar.config import Address, Config, Keys as KeysConfig
 from sidecar.data_keys import DamagedRingError
 from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
-from sidecar.errors import ChangedRingError, SidecarError, StaleStateError
+from sidecar.errors import ChangedRingError, SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
 from sidecar.keeper import Changed, Keeper
 from sidecar.keyring import KeyUse, Role
 from sidecar.keys import Keys
-from sidecar.kms import file
 from sidecar.metrics import Metrics
 from sidecar.pins import FILE as PINS_FILE, Pins
-from sidecar.policy import Policy
+from sidecar.policy import Policy, Verb
+from sidecar.ports import Store
 from sidecar.rekey import Rekey
 from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
@@ -41,13 +43,15 @@ from sidecar.rpc.boundary import Boundary
 from sidecar.rpc.health import Health
 from sidecar.rpc.server import SERVICES, ListenError, Server
 from sidecar.rpc.servicers import Verbs
-from sidecar.stores.sqlite import SqliteStore
 from sidecar.validate import Validate
 
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
 DUTIES_EVERY = 1.0  # seconds between looks at what is due
 _DONE = {"rotate": "ring.rotated", "destroy": "keys.destroyed", "rekey": "ring.rekeyed"}
 SALT_BYTES = 32
+HEARTBEAT_SECONDS = 300.0  # between a keeper's writes of the time; a kubelet renews every mount for each
+KEEPER_WAIT_STEP = 0.5  # seconds
+KEEPER_WAIT = 600.0  # seconds that a sidecar waits for a keeper's first rings: a Secret takes minutes to reach a mount
 
 _log = logs.get_logger()
 
@@ -56,41 +60,52 @@ class StartError(Exception):
     """The sidecar cannot start; the text says why and what to do."""
 
 
-class App:
-    """The whole sidecar as an object; tests build the same one."""
+class StoppedStartError(Exception):
+    """The sidecar was told to stop before it had started."""
 
-    def __init__(self, config: Config, *, audit_sink: logs.LineWriter | None = None) -> None:
+
+class App:
+    """The whole sidecar as an object; tests build the same one. `stopping`, once set, also ends a start that waits.
+
+    `keeping`: as a keeper's process, which has write credentials and serves no app plane.
+    """
+
+    def __init__(self, config: Config, *, audit_sink: logs.LineWriter | None = None, keeping: bool = False) -> None:
         self.config = config
+        self.stopping = asyncio.Event()
+        self._keeping = keeping
+        self._app_addresses = () if keeping else config.listen.app
         self._sink = audit_sink or logs.LineWriter(sys.stdout.fileno())
         self._servers: list[Server] = []
         self._loops: list[asyncio.Task[None]] = []
         self._http: HttpServer | None = None
+        self._keys: Keys | None = None
+        self._heard: float | None = None  # store time of a keeper's last write, where the store tells
         self._ready = "starting"  # why not ready; empty when ready
 
     async def start(self) -> None:
-        """Load or make the rings, then listen."""
-        config = self.config
-        prepare_directories(config)
-        self.store = await open_store(config)
-        kms = await file.open_or_make(config.keys.kek_path, self.store)
-        clock = SystemClock()
-        pins = Pins(config.state_dir / PINS_FILE)
-        self.keeper = Keeper(config.profiles, self.store, dict.fromkeys(Role, kms), clock, pins=pins)
+        """Load or make the rings, then listen. `StoppedStartError`: it was told to stop meanwhile."""
+        config, clock = self.config, SystemClock()
+        refuse_what_cannot_work(config.keys, keeping=self._keeping)
+        prepare_directories(config, (*self._app_addresses, *config.listen.admin))
+        self.metrics = Metrics(tuple(config.profiles), __version__)
+        self.store = await self._opened_store(clock)
+        failpoint("start.store_made")
+        kms, pins = await open_kms(config.keys, self.store), Pins(config.state_dir / PINS_FILE)
+        self.keeper = Keeper(config.profiles, self.store, kms, clock, pins=pins)
         await self.keeper.start()
         spread = random.random()  # noqa: S311 - to be apart from other keepers
         self.duties = Duties(self.keeper, self.store, holder=secrets.token_hex(8), spread=spread)
-
-        self.metrics = Metrics(tuple(config.profiles), __version__)
         self.metrics.watch(self._gauges)
         self._audit = Audit(
             self._sink, required=config.audit.required, salt=audit_salt(config.state_dir), now=clock.wall
         )
         self._commits = Commits()
         served = {
-            Plane.APP: ", ".join(map(str, config.listen.app)),
+            Plane.APP: "a sidecar's; this is a keeper" if self._keeping else ", ".join(map(str, config.listen.app)),
             Plane.ADMIN: ", ".join(map(str, config.listen.admin)) or "nowhere, as configured",
         }
-        policy = Policy(config.profiles, served)
+        policy = Policy(config.profiles, served, elsewhere=elsewhere(config.keys, writable=self.keeper.writable))
         self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
         self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
         self._rekey = Rekey(self.keeper, self._audit, self._commits)
@@ -103,32 +118,70 @@ class App:
             fresh_id=lambda: secrets.token_urlsafe(16),
         )
         self.health = Health(tuple(dict.fromkeys(s for services in SERVICES.values() for s in services)))
+        self._keys = verbs.keys
         await self._listen(verbs)
         self._loops = [asyncio.create_task(self._refreshing()), asyncio.create_task(self._doing_duties())]
+        if self._keeping and isinstance(self.store, Passive):
+            self._loops.append(asyncio.create_task(self._beating(self.store)))
         self.health.set_serving()
         self._tell_state()
         self._ready = ""
 
     async def _listen(self, verbs: Verbs) -> None:
         listen, boundary = self.config.listen, Boundary(self.metrics)
-        for plane, addresses in ((Plane.APP, listen.app), (Plane.ADMIN, listen.admin)):
+        for plane, addresses in ((Plane.APP, self._app_addresses), (Plane.ADMIN, listen.admin)):
             for address in addresses:
                 server = Server(plane, address, verbs, boundary, self.health)
                 self._servers.append(server)
                 await server.start()
-        if listen.http:
-            self._http = HttpServer(
-                {
-                    "/livez": lambda: Answer(200, b"ok\n"),
-                    "/readyz": self._readyz,
-                    "/metrics": lambda: Answer(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8"),
-                    "/.well-known/jwks.json": lambda: self._jwks(verbs.keys),
-                }
-            )
+        await self._listen_http()
+
+    async def _listen_http(self) -> None:
+        """The http plane; a sidecar that waits for its keeper has it already."""
+        address = self.config.listen.http
+        if address is None or self._http is not None:
+            return
+        http = HttpServer(
+            {
+                "/livez": lambda: Answer(200, b"ok\n"),
+                "/readyz": self._readyz,
+                "/metrics": lambda: Answer(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8"),
+                "/.well-known/jwks.json": self._jwks,
+            }
+        )
+        try:
+            await http.start(address.host, address.port)
+        except OSError as error:
+            raise ListenError(f"{address}: {error.strerror}; choose another [listen] http address") from None
+        self._http = http
+
+    async def _opened_store(self, clock: SystemClock) -> Store:
+        """The store. Who only reads a folder waits until a keeper has written a ring of its profiles, and says so on /readyz.
+
+        A start that ends at once instead would be repeated ever later by the kubelet, and its reason would be in a log alone; one that
+        waits for ever would never be noticed.
+        """
+        keys, until = self.config.keys, clock.boot() + KEEPER_WAIT
+        if keys.scheme != "file" or self._keeping:
+            return await open_store(keys, clock, keeping=self._keeping)
+        while True:
+            problem = f"the folder {keys.store_path} holds no ring of a configured profile yet"
             try:
-                await self._http.start(listen.http.host, listen.http.port)
-            except OSError as error:
-                raise ListenError(f"{listen.http}: {error.strerror}; choose another [listen] http address") from None
+                store = await open_store(keys, clock, keeping=False)
+                if (await store.revisions()).keys() & self.config.profiles.keys():
+                    return store
+            except UnavailableStoreError as error:
+                problem = error.message
+            if clock.boot() > until:
+                raise UnavailableStoreError(f"{problem}. No keeper wrote one within {KEEPER_WAIT:.0f} s")
+            waiting = f"waiting for a keeper: {problem}"
+            if waiting != self._ready:
+                self._ready = waiting
+                _log.warning("store.awaited", problem=problem)
+            await self._listen_http()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopping.wait(), KEEPER_WAIT_STEP)
+                raise StoppedStartError
 
     async def stop(self) -> None:
         """Drain: say so, take no new calls, let calls and commits in work finish, close."""
@@ -151,9 +204,11 @@ class App:
         """Look for news. A sidecar that cannot goes on with what it has, until that is stale."""
         failing = False
         while True:
-            await asyncio.sleep(self.config.keys.refresh_interval * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            await self._news()
             try:
                 await self.keeper.refresh()
+                if isinstance(self.store, Passive):
+                    self._heard = await self.store.written()
             except SidecarError as error:
                 self.metrics.refreshes.labels(error.reason.name).inc()
                 if not failing:
@@ -171,6 +226,25 @@ class App:
                     _log.info("store.found")
                 failing = False
             self._tell_state()
+
+    async def _news(self) -> None:
+        """Return when it is time to look: after the interval, jittered, or as soon as the store tells of a change."""
+        seconds = self.config.keys.refresh_interval * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        if not isinstance(self.store, Telling):
+            await asyncio.sleep(seconds)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.store.changed()
+
+    async def _beating(self, store: Passive) -> None:
+        """Write the time, so that readers can tell for how long they have heard nothing of a keeper."""
+        while True:
+            try:
+                await store.heartbeat()
+            except SidecarError as error:
+                _log.warning("heartbeat.failed", reason=error.reason.name, problem=error.message)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
     async def _doing_duties(self) -> None:
         """Do what is due. A duty that failed, or that another keeper does, is looked at again a minute later."""
@@ -222,15 +296,17 @@ class App:
     # -- answers over HTTP
 
     def _readyz(self) -> Answer:
-        stale = [f"profile {name}: state is stale" for name in self.config.profiles if self.keeper.stale(name)]
-        # Stale state is told but does not make the pod unready: a database failover must not take down every app.
         if self._ready:
             return Answer(503, f"not ready: {self._ready}\n".encode())
+        # Stale state is told but does not make the pod unready: a database failover must not take down every app.
+        stale = [f"profile {name}: state is stale" for name in self.config.profiles if self.keeper.stale(name)]
         return Answer(200, "".join(["ready\n", *(f"but {line}\n" for line in stale)]).encode())
 
-    def _jwks(self, keys: Keys) -> Answer:
+    def _jwks(self) -> Answer:
+        if self._keys is None:
+            return Answer(503, f"not ready: {self._ready}\n".encode())
         try:
-            members = self._published(keys)
+            members = self._published(self._keys)
         except StaleStateError:  # a profile has no ring yet: part of a key set would be taken for all of it
             return Answer(503, b"no keys yet\n")
         body = '{"keys":[' + ",".join(filter(None, members)) + "]}"
@@ -247,6 +323,13 @@ class App:
         now = self.keeper.now()
         yield "tokensidecar_ready", "1 when calls are taken.", {}, float(not self._ready)
         yield "tokensidecar_clock_skew_seconds", "This machine's clock less the store's.", {}, self.keeper.skew()
+        if self._heard is not None:
+            yield (
+                "tokensidecar_keeper_silence_seconds",
+                "Since a keeper last wrote here.",
+                {},
+                max(now - self._heard, 0.0),
+            )
         yield "tokensidecar_audit_lost_records", "Audit records that could not be written.", {}, float(self._audit.lost)
         for name in self.config.profiles:
             labels = {"profile": name}
@@ -283,10 +366,10 @@ class App:
                     )
 
 
-def prepare_directories(config: Config) -> None:
-    """Make what is missing of the state, runtime and socket directories."""
+def prepare_directories(config: Config, addresses: Iterable[Address] = ()) -> None:
+    """Make what is missing of the state directory, and of the runtime and socket directories of these addresses."""
     directories.make_private(config.state_dir)
-    for address in (*config.listen.app, *config.listen.admin):
+    for address in addresses:
         if address.kind == "unix":
             folder = Path(address.path).parent
             if folder.is_relative_to(config.runtime_dir):
@@ -294,11 +377,41 @@ def prepare_directories(config: Config) -> None:
             directories.make_for_socket(folder)
 
 
-async def open_store(config: Config) -> SqliteStore:
-    """The store that is configured."""
-    store = await SqliteStore.open(config.keys.store_path, SystemClock())
-    failpoint("start.store_made")
-    return store
+def refuse_what_cannot_work(keys: KeysConfig, *, keeping: bool) -> None:
+    """`StartError`: with these settings this process would only seem to work."""
+    if keys.private and keys.in_cluster and not keys.single_pod:
+        raise StartError(
+            f"{keys.store} is this pod's alone, so no other pod could validate its tokens: share a store (keys.store), or say "
+            "keys.single_pod = true if that is meant"
+        )
+    if keeping and len(keys.keks) < len(Role):
+        raise StartError('a keeper has both roles: keys.role = "both", and the key-encryption keys of issue and open')
+    if keys.scheme == "kubernetes" and not keeping:
+        raise StartError(
+            f'{keys.store} is for `tokensidecar keeper`; a sidecar reads the Secret where it is mounted: keys.store = "file:/path"'
+        )
+
+
+def elsewhere(keys: KeysConfig, *, writable: bool) -> dict[Verb, str]:
+    """What this process cannot do by its role, in words that say who can."""
+    found = {}
+    if Role.ISSUE not in keys.keks:
+        found[Verb.ISSUE] = (
+            'this sidecar is a validator and cannot make tokens; Issue is served where keys.role is "issuer" or "both"'
+        )
+    if Role.OPEN not in keys.keks:
+        found[Verb.VALIDATE] = (
+            'this sidecar is an issuer and cannot open tokens; Validate is served where keys.role is "validator" or "both"'
+        )
+    if not writable:
+        keeper = (
+            f"on the admin plane of the keeper (`tokensidecar keeper`) that writes {keys.store}"
+            if keys.scheme == "file"
+            else 'on the admin plane of a sidecar whose keys.role is "both"'
+        )
+        found[Verb.ROTATE] = f"this sidecar changes no keys; Rotate is served {keeper}"
+        found[Verb.REVOKE_KEYS] = f"this sidecar changes no keys; RevokeKeys is served {keeper}"
+    return found
 
 
 def audit_salt(state_dir: Path) -> bytes:
@@ -340,21 +453,25 @@ def _write_salt(path: Path) -> None:
         os.close(directory)
 
 
-async def _run(config: Config) -> int:
+async def _run(config: Config, *, keeping: bool) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    app = App(config)
+    app = App(config, keeping=keeping)
+    app.stopping = stopping
     try:
         await app.start()
-        for plane, addresses in (("app", config.listen.app), ("admin", config.listen.admin)):
-            _log.info("sidecar.serving", plane=plane, addresses=list(map(str, addresses)))
+        for plane, addresses in (("app", () if keeping else config.listen.app), ("admin", config.listen.admin)):
+            if addresses:
+                _log.info("sidecar.serving", plane=plane, addresses=list(map(str, addresses)))
         if config.listen.http:
             _log.info("sidecar.serving", plane="http", addresses=[str(config.listen.http)])
         for note in config.notes:
             _log.info("sidecar.note", note=note)
         await stopping.wait()
+        _log.info("sidecar.stopping")
+    except StoppedStartError:
         _log.info("sidecar.stopping")
     finally:
         await app.stop()
@@ -362,13 +479,13 @@ async def _run(config: Config) -> int:
     return 0
 
 
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; the exit code. `StartError`: something that a person can mend."""
+def run(config: Config, *, keeping: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code. `keeping` as for `App`. `StartError`: something that a person can mend."""
     logs.configure(config.log_level, config.log_format)
     failed = process.harden()
     if failed:
         _log.warning("process.not_hardened", problems=failed)
     try:
-        return uvloop.run(_run(config))
+        return uvloop.run(_run(config, keeping=keeping))
     except (SidecarError, DamagedRingError, ListenError, directories.UnsafeDirectoryError) as error:
         raise StartError(str(error)) from error

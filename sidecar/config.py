@@ -18,6 +18,7 @@ from typing import Any, Literal
 from sidecar import directories
 from sidecar.fields import Choice, Kind, Section, spell
 from sidecar.jose.suites import KEY_MANAGEMENT
+from sidecar.keyring import Role
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
 from sidecar.sections import (
     ADDRESS,
@@ -28,14 +29,17 @@ from sidecar.sections import (
     LISTEN,
     LOG_FORMATS,
     LOG_LEVELS,
+    MOUNT_SECONDS,
     PROFILE,
     PROFILE_NAME,
     PUBLISH_AHEAD,
+    ROLES,
     TABLES,
     TABLES_LATER,
 )
 
 SYSTEM_FILE = Path("/etc/tokensidecar/config.toml")
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 SOCKET_PATH_MAX = 107  # bytes: sun_path less its NUL
 KEYS_AT_ONCE = 100
 _MORE_FILE_BYTES_THAN_ANYONE_NEEDS = 1 << 20
@@ -78,22 +82,44 @@ class Listen:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Where rings are kept and what seals them. `refresh_interval` is in seconds."""
+    """Where rings are kept, what seals them, and what this process does with them. `refresh_interval` is in seconds.
+
+    `keks`: the key-encryption key of each role that this process has. `mounted`: readers see the store as the kubelet's mount of a Secret.
+    """
 
     store: str
-    kek: str
+    keks: Mapping[Role, str]
+    role: str = "both"
     single_pod: bool = False
     refresh_interval: int = 5
+    mounted: bool = False
+    in_cluster: bool = False
+    service_account: Path = SERVICE_ACCOUNT
+
+    @property
+    def scheme(self) -> str:
+        """The kind of store: sqlite, file or kubernetes."""
+        return self.store.partition(":")[0]
 
     @property
     def store_path(self) -> Path:
-        """The database file."""
-        return Path(self.store.removeprefix("sqlite:"))
+        """The database file, or the folder."""
+        return Path(self.store.partition(":")[2])
 
     @property
-    def kek_path(self) -> Path:
-        """The file of the key-encryption key."""
-        return Path(self.kek.removeprefix("file:"))
+    def secret(self) -> tuple[str, str]:
+        """Namespace and name of the Secret."""
+        namespace, _, name = self.store.removeprefix("kubernetes://").partition("/")
+        return namespace, name
+
+    @property
+    def private(self) -> bool:
+        """Whether no other machine, or pod, can read the store."""
+        return self.scheme == "sqlite"
+
+    def kek_path(self, role: Role) -> Path:
+        """The file of that role's key-encryption key."""
+        return Path(self.keks[role].removeprefix("file:"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,11 +386,37 @@ class _Reader:
     def _keys(self, found: dict[str, Any], state_dir: Path) -> Keys:
         store = found.get("store", f"sqlite:{state_dir}/state.db")
         kek = self._from_env("TOKENSIDECAR_KEK", KEYS.fields["kek"].kind, found.get("kek", f"file:{state_dir}/kek"))
-        keys = Keys(store, kek, found.get("single_pod", False), found.get("refresh_interval", 5))
-        if self._env.get("KUBERNETES_SERVICE_HOST") and not keys.single_pod:
+        role = found.get("role", "both")
+        keys = Keys(
+            store,
+            self._keks(kek, role),
+            role=role,
+            single_pod=found.get("single_pod", False),
+            refresh_interval=found.get("refresh_interval", 5),
+            mounted=_mounted(store),
+            in_cluster=bool(self._env.get("KUBERNETES_SERVICE_HOST")),
+            service_account=Path(found.get("service_account", SERVICE_ACCOUNT)),
+        )
+        if keys.in_cluster and keys.private and not keys.single_pod:
             self._notes.append(
-                "inside a cluster with a store of its own: no other pod can validate this one's tokens; keys.single_pod = true says that this is meant"
+                "inside a cluster with a store of its own `serve` does not start: no other pod could validate this one's tokens; "
+                "keys.single_pod = true says that this is meant"
             )
+        if keys.scheme == "file":
+            self._notes.append(
+                f"{store} is read here, and written by `tokensidecar keeper` alone, who also serves Rotate and RevokeKeys"
+            )
+        if keys.scheme == "kubernetes":
+            self._notes.append(
+                f'{store} is for `tokensidecar keeper`; sidecars read the Secret where it is mounted: store = "file:/path"'
+            )
+        if keys.mounted:
+            found.setdefault("propagation", MOUNT_SECONDS)
+            if found["propagation"] < MOUNT_SECONDS:
+                self._problem(
+                    "keys.propagation",
+                    f"must be at least {spell(MOUNT_SECONDS)} with a mounted Secret: a kubelet takes minutes to renew one",
+                )
         propagation = found.get("propagation", DEFAULT.propagation)
         if keys.refresh_interval >= propagation:
             self._problem(
@@ -374,6 +426,17 @@ class _Reader:
         if found.get("max_staleness", DEFAULT.max_staleness) < propagation:
             self._problem("keys.max_staleness", f"must be at least keys.propagation ({spell(propagation)})")
         return keys
+
+    def _keks(self, given: str | dict[str, str], role: str) -> dict[Role, str]:
+        """The key-encryption keys of this role's part; what a shared file says of the other role is left alone."""
+        keks = {}
+        for name in ROLES[role]:
+            one = given if isinstance(given, str) else given.get(name)
+            if one is None:
+                self._problem(f"keys.kek.{name}", f"is required: keys.role {role!r} needs it")
+            else:
+                keks[Role(name)] = one
+        return keks
 
     # -- profiles
 
@@ -452,6 +515,12 @@ class _Reader:
                 "keys.rotate_every",
                 f"must be at least {least}: a retired key of {key} is kept for {spell(tail)}, and a ring holds {KEYS_AT_ONCE} of a use",
             )
+
+
+def _mounted(store: str) -> bool:
+    """Whether a kubelet stands between who writes the store and who reads it; of a folder, as far as it is there already."""
+    scheme, _, place = store.partition(":")
+    return scheme == "kubernetes" or (scheme == "file" and Path(place, "..data").is_symlink())
 
 
 def _tcp_problem(host: str, port: int) -> str | None:

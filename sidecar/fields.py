@@ -182,6 +182,32 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
+class Locations:
+    """One location, or a table with one for each of these names; returned as it is written."""
+
+    one: Location
+    names: tuple[str, ...]
+
+    def read(self, value: object) -> str | dict[str, str]:
+        """The text, or the table."""
+        if not isinstance(value, dict):
+            return self.one.read(value)
+        if not value or not value.keys() <= set(self.names):
+            raise ValueError(f"must be {self.one.meaning}, or a table of {' and '.join(self.names)}, each such a text")
+        return {name: self.one.read(each) for name, each in value.items()}
+
+    def schema(self) -> JsonSchema:
+        """Either of the two."""
+        table: JsonSchema = {
+            "type": "object",
+            "properties": {name: self.one.schema() for name in self.names},
+            "minProperties": 1,
+            "additionalProperties": False,
+        }
+        return {"anyOf": [self.one.schema(), table]}
+
+
+@dataclass(frozen=True, slots=True)
 class Field:
     """One key of the file. `default` is how the effective default is written in the tables; empty: none, it is required or unset."""
 

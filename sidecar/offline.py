@@ -7,32 +7,59 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import TextIO
 
 from sidecar import logs, process
 from sidecar.accept_rollback import AcceptRollback
-from sidecar.app import StartError, audit_salt, open_store
+from sidecar.app import StartError, audit_salt, prepare_directories
 from sidecar.audit import Audit
-from sidecar.caller import OPERATOR
+from sidecar.backends import can_write, open_kms, open_store
+from sidecar.caller import OPERATOR, SIDECAR
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
 from sidecar.config import Config
 from sidecar.data_keys import DamagedRingError
+from sidecar.destroy import Destroy
+from sidecar.directories import UnsafeDirectoryError
+from sidecar.duties import Duties, Duty
 from sidecar.errors import SidecarError
 from sidecar.keeper import Changed, Keeper
 from sidecar.keyring import Role
 from sidecar.kms.file import FileKms
 from sidecar.pins import FILE, Pins
+from sidecar.policy import Policy
+from sidecar.ports import Store
 from sidecar.rekey import Rekey
+from sidecar.rotate import Rotate
 
 
 class Offline:
     """What a command works with."""
 
-    def __init__(self, keeper: Keeper, audit: Audit) -> None:
+    def __init__(self, config: Config, store: Store, keeper: Keeper, audit: Audit) -> None:
+        self.store = store
         self.keeper = keeper
+        self.duties = Duties(keeper, store, holder=secrets.token_hex(8), spread=0.0)
         self._commits = Commits()
+        policy = Policy(config.profiles, {})
+        self._rotate = Rotate(keeper, policy, audit, self._commits)
+        self._destroy = Destroy(keeper, policy, audit, self._commits)
         self._rekey = Rekey(keeper, audit, self._commits)
         self._accept_rollback = AcceptRollback(keeper, audit, self._commits)
+
+    async def rotate(self, profile: str) -> Changed:
+        """See the verb; for whoever runs the command."""
+        return await self._rotate(OPERATOR, profile, None, request_id=secrets.token_hex(8), alive=lambda: None)
+
+    async def do(self, duty: Duty) -> Changed | None:
+        """The verb of the duty, as the schedule calls it. None: nothing was due after all."""
+        request_id = secrets.token_hex(8)
+        if duty.kind == "rotate":
+            uses = (duty.use,) if duty.use else None
+            return await self._rotate(SIDECAR, duty.profile, uses, why="due", request_id=request_id, alive=lambda: None)
+        if duty.kind == "rekey":
+            return await self._rekey(SIDECAR, duty.profile, request_id=request_id)
+        return await self._destroy(SIDECAR, duty.profile, request_id=request_id)
 
     async def rekey(self, profile: str) -> Changed:
         """See the verb."""
@@ -47,29 +74,35 @@ Work = Callable[[Offline], Awaitable[int]]
 """Gives the exit code."""
 
 
-def run(config: Config, work: Work, *, former_kek: str | None = None) -> int:
-    """Do the work on the store that is configured. Audit records go to stdout. `StartError`: something that a person can mend."""
+def run(
+    config: Config, work: Work, *, former_kek: str | None = None, may_make: bool = False, audit_to: TextIO = sys.stdout
+) -> int:
+    """Do the work on the store that is configured. `StartError`: something that a person can mend.
+
+    `may_make`: rings, and the store, where there are none. `audit_to`: where records go.
+    """
     logs.configure(config.log_level)
     process.harden()
     try:
-        return asyncio.run(_run(config, work, former_kek))
-    except (SidecarError, DamagedRingError) as error:
+        return asyncio.run(_run(config, work, former_kek, may_make=may_make, audit_to=audit_to))
+    except (SidecarError, DamagedRingError, UnsafeDirectoryError) as error:
         raise StartError(str(error)) from error
 
 
-async def _run(config: Config, work: Work, former_kek: str | None) -> int:
-    if not config.keys.store_path.exists():
-        raise StartError(f"there is no store at {config.keys.store_path}")
-    clock = SystemClock()
+async def _run(config: Config, work: Work, former_kek: str | None, *, may_make: bool, audit_to: TextIO) -> int:
+    keys, clock = config.keys, SystemClock()
+    if may_make:
+        prepare_directories(config)
+    elif keys.scheme != "kubernetes" and not keys.store_path.exists():
+        raise StartError(f"there is no store at {keys.store_path}")
     further = dict.fromkeys(Role, FileKms(Path(former_kek))) if former_kek else {}
-    kms = dict.fromkeys(Role, FileKms(config.keys.kek_path))
-    store = await open_store(config)
+    store = await open_store(keys, clock, keeping=may_make or can_write(keys))
     try:
-        pins = Pins(config.state_dir / FILE)
-        keeper = Keeper(config.profiles, store, kms, clock, further_kms=further, pins=pins, allow_bootstrap=False)
+        kms, pins = await open_kms(keys, store, may_make=may_make), Pins(config.state_dir / FILE)
+        keeper = Keeper(config.profiles, store, kms, clock, further_kms=further, pins=pins, allow_bootstrap=may_make)
         await keeper.start()
         salt = audit_salt(config.state_dir)
-        audit = Audit(logs.LineWriter(sys.stdout.fileno()), required=True, salt=salt, now=clock.wall)
-        return await work(Offline(keeper, audit))
+        audit = Audit(logs.LineWriter(audit_to.fileno()), required=True, salt=salt, now=clock.wall)
+        return await work(Offline(config, store, keeper, audit))
     finally:
         await store.close()

@@ -48,14 +48,22 @@ _BUILT_IN = {
 
 
 class Policy:
-    """Decides before any work is done. `served` says, for people, where each plane listens."""
+    """Decides before any work is done. `served` says, for people, where each plane listens.
 
-    def __init__(self, profiles: Collection[str], served: Mapping[Plane, str]) -> None:
+    `elsewhere`: what this process cannot do by its role, each in words that say who can.
+    """
+
+    def __init__(
+        self, profiles: Collection[str], served: Mapping[Plane, str], *, elsewhere: Mapping[Verb, str] | None = None
+    ) -> None:
+        self._elsewhere = elsewhere or {}
         self._profiles = frozenset(profiles)
         self._served = served
 
     def check(self, caller: Caller, verb: Verb, profile: str | None) -> None:
         """Return if the caller may; else `DeniedCallerError`. `profile` None: the verb concerns none in particular."""
+        if verb in self._elsewhere:
+            raise DeniedCallerError(self._elsewhere[verb], stage="policy.role")
         if verb not in _BUILT_IN[caller.plane]:
             other = Plane.ADMIN if caller.plane is Plane.APP else Plane.APP
             raise DeniedCallerError(

@@ -6,10 +6,26 @@ The reader (`config`), the JSON Schema and the reference table in README.md are 
 from __future__ import annotations
 
 from sidecar.claims import RESERVED
-from sidecar.fields import Choice, Duration, Field, Flag, JsonSchema, Location, Section, Text, Texts, Whole, spell
+from sidecar.fields import (
+    Choice,
+    Duration,
+    Field,
+    Flag,
+    JsonSchema,
+    Location,
+    Locations,
+    Section,
+    Text,
+    Texts,
+    Whole,
+    spell,
+)
 from sidecar.jose.suites import CONTENT, KEY_MANAGEMENT, SIGNATURES
 
 PUBLISH_AHEAD = 1800  # seconds, of profiles whose JWKS others cache
+MOUNT_SECONDS = 180  # in which a kubelet renews the mount of a Secret; keys are prepared at least so long ahead there
+ROLES = {"issuer": ("issue",), "validator": ("open",), "both": ("issue", "open")}
+"""The roles of each word of keys.role, as keys.kek names them."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "text")
 HTTP_OFF = "off"
@@ -24,6 +40,7 @@ ADDRESS_TEXT = Text(
     r"unix:/[^\x00-\x1f\x7f]+|[0-9.]+:[0-9]{1,5}|localhost:[0-9]{1,5}|\[[0-9a-fA-F:.]+\]:[0-9]{1,5}",
 )
 _PATH = r"/[^\x00-\x1f\x7f]+"
+_DNS = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 
 LISTEN = Section(
     {
@@ -138,21 +155,40 @@ CLAIMS = Section(
 KEYS = Section(
     {
         "store": Field(
-            Location({"sqlite": _PATH}, '"sqlite:/absolute/path"', later=("file", "postgresql", "kubernetes")),
-            "Where rings are kept.",
+            Location(
+                {"sqlite": _PATH, "file": _PATH, "kubernetes": f"//{_DNS}/{_DNS}"},
+                '"sqlite:/absolute/path", "file:/absolute/folder" or "kubernetes://namespace/secret"',
+                later=("postgresql",),
+            ),
+            "Where rings are kept. sqlite: this machine's. file: a folder that sidecars read and a keeper writes. kubernetes: a Secret, for keepers; sidecars mount it, and read file.",
             '"sqlite:<state>/state.db"',
         ),
         "kek": Field(
-            Location({"file": _PATH}, '"file:/absolute/path"', later=("awskms", "pkcs11", "vault")),
-            "The key-encryption key, which seals rings.",
+            Locations(
+                Location({"file": _PATH}, '"file:/absolute/path"', later=("awskms", "pkcs11", "vault")), ROLES["both"]
+            ),
+            "The key-encryption key, which seals rings; or one for each role: { issue = …, open = … }. A role needs its own, a keeper both.",
             '"file:<state>/kek"',
         ),
-        "role": Field(Choice(("both",), later=("issuer", "validator")), "What this sidecar does.", '"both"'),
+        "role": Field(
+            Choice(tuple(ROLES)),
+            "What this sidecar does. issuer: makes tokens. validator: opens them, and cannot make any of format nested.",
+            '"both"',
+        ),
+        "service_account": Field(
+            Text("an absolute path", _PATH),
+            "Of store kubernetes: the directory of the service account's token and ca.crt.",
+            '"/var/run/secrets/kubernetes.io/serviceaccount"',
+        ),
         "single_pod": Field(
             Flag(), "Inside a Kubernetes pod: it is meant that no other pod can validate this one's tokens.", "false"
         ),
         "rotate_every": Field(Duration(3, 365 * 86400), "Age at which a key gets a successor.", '"24h"'),
-        "propagation": Field(Duration(1, 3600), "How long before its activation a key is prepared.", '"30s"'),
+        "propagation": Field(
+            Duration(1, 3600),
+            "How long before its activation a key is prepared. At least 3m where a Secret is mounted: a kubelet takes minutes to renew it.",
+            '"30s"; with a Secret "3m"',
+        ),
         "max_staleness": Field(
             Duration(1, 86400), "How long a sidecar may answer on what it last saw in the store.", '"15m"'
         ),

@@ -482,7 +482,18 @@ def test_check_tells_every_problem_with_its_key(tmp_path: Path, capsys: pytest.C
     ]
 
 
-@pytest.mark.parametrize("text", [GOOD, "", '[listen]\nhttp = "off"\nadmin = []\n[keys]\nrotate_every = "36h"\n'])
+FLEET = """
+[keys]
+store = "kubernetes://tokens/rings"
+service_account = "/run/account"
+kek = { issue = "file:/k/issue", open = "file:/k/open" }
+"""
+VALIDATOR = '[keys]\nstore = "file:/rings"\nkek = { open = "file:/k/open" }\nrole = "validator"\n'
+
+
+@pytest.mark.parametrize(
+    "text", [GOOD, "", '[listen]\nhttp = "off"\nadmin = []\n[keys]\nrotate_every = "36h"\n', FLEET, VALIDATOR]
+)
 def test_the_effective_tree_reads_back_to_itself(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     file, again = tmp_path / "config.toml", tmp_path / "again.toml"
     file.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 from sidecar import config, directories
 from sidecar.config import Address, Config, ConfigError, load
 from sidecar.fields import Duration, spell
+from sidecar.keyring import Role
 from sidecar.profile import DEFAULT, Format
 from sidecar.sections import SECTIONS, TABLES, json_schema
 
@@ -104,11 +105,8 @@ def test_a_full_file_is_read(file: Path) -> None:
     assert (default.rotate_every, default.propagation, default.max_staleness, default.max_skew) == (43200, 20, 300, 4)
     unit = found.profiles["unit"]
     assert (unit.format, unit.sign, unit.max_staleness) == (Format.ENCRYPTED, "", 600)
-    assert (found.keys.store_path, found.keys.kek_path, found.keys.refresh_interval) == (
-        Path("/srv/ts/state.db"),
-        Path("/srv/ts/kek"),
-        3,
-    )
+    assert (found.keys.store_path, found.keys.refresh_interval) == (Path("/srv/ts/state.db"), 3)
+    assert {role: found.keys.kek_path(role) for role in found.keys.keks} == dict.fromkeys(Role, Path("/srv/ts/kek"))
     assert found.audit.required
     assert found.log_level == "warning"
 
@@ -122,7 +120,7 @@ def test_without_a_file_the_built_in_profile_is_in_force_and_said_so(
     assert found.profiles == {"default": DEFAULT}
     assert list(map(str, found.listen.app)) == ["unix:/r/app/app.sock", "127.0.0.1:8790"]
     assert list(map(str, found.listen.admin)) == ["unix:/r/admin/admin.sock", "127.0.0.1:8791"]
-    assert (found.keys.store, found.keys.kek) == ("sqlite:/s/state.db", "file:/s/kek")
+    assert (found.keys.store, found.keys.keks) == ("sqlite:/s/state.db", dict.fromkeys(Role, "file:/s/kek"))
     said = "\n".join(found.notes)
     for fact in ("embedded defaults", "admin plane listens on TCP 127.0.0.1:8791", "any audience", "no policy"):
         assert fact in said
@@ -162,7 +160,7 @@ def test_the_environment_overrides_the_file(file: Path) -> None:
     assert list(map(str, found.listen.app)) == ["unix:/tmp/x.sock", "[::1]:1234"]
     assert list(map(str, found.listen.admin)) == ["127.0.0.1:1235"]
     assert found.listen.http is None
-    assert (found.log_level, found.keys.kek) == ("debug", "file:/run/secrets/kek")
+    assert (found.log_level, set(found.keys.keks.values())) == ("debug", {"file:/run/secrets/kek"})
 
 
 def test_every_problem_is_reported_at_once(file: Path) -> None:
@@ -231,8 +229,16 @@ def test_every_problem_is_reported_at_once(file: Path) -> None:
         ('[listen]\napp = [{ address = "127.0.0.1:1", caller = "unix:x" }]', "listen.app[0]", "begin with tcp:"),
         ("[listen]\ntls = true", "listen.tls", "not in this version"),
         ('[keys]\nkek = "awskms:arn:x"', "keys.kek", "not in this version"),
-        ('[keys]\nkek = { issue = "file:/a", open = "file:/b" }', "keys.kek", "file:/absolute/path"),
-        ('[keys]\nrole = "issuer"', "keys.role", "not in this version"),
+        ('[keys]\nkek = { issue = "file:/a", close = "file:/b" }', "keys.kek", "issue and open"),
+        ('[keys]\nkek = { issue = "awskms:arn:x" }', "keys.kek", "not in this version"),
+        ('[keys]\nkek = { issue = "file:/a" }', "keys.kek.open", "required"),
+        ('[keys]\nkek = { issue = "file:/a" }\nrole = "validator"', "keys.kek.open", "required"),
+        ("[keys]\nkek = {}", "keys.kek", "issue and open"),
+        ('[keys]\nrole = "minter"', "keys.role", "validator"),
+        ('[keys]\nstore = "file:rings"', "keys.store", "absolute"),
+        ('[keys]\nstore = "kubernetes:tokens/rings"', "keys.store", "kubernetes://namespace/secret"),
+        ('[keys]\nstore = "kubernetes://tokens"', "keys.store", "kubernetes://namespace/secret"),
+        ('[keys]\nstore = "kubernetes://tokens/rings"\npropagation = "179s"', "keys.propagation", "3m"),
         ('[keys]\nstore = "sqlite:relative.db"', "keys.store", "absolute"),
         ('[keys]\nrotate_every = "40m"\npropagation = "50m"\nmax_staleness = "1h"', "keys.rotate_every", "3010s"),
         ('[keys]\nrotate_every = "40s"', "keys.rotate_every", "ring holds"),
@@ -305,6 +311,41 @@ def test_looseness_is_said(file: Path) -> None:
     assert "no other pod" not in "\n".join(
         read(file, text + "[keys]\nsingle_pod = true", KUBERNETES_SERVICE_HOST="10.0.0.1").notes
     )
+
+
+# -- roles and stores
+
+
+def test_each_role_has_the_keys_of_its_part_alone(file: Path) -> None:
+    table = '[keys]\nkek = { issue = "file:/k/issue", open = "file:/k/open" }\nrole = "%s"'
+    keks = {role: read(file, table % role).keys.keks for role in ("issuer", "validator", "both")}
+    assert keks == {
+        "issuer": {Role.ISSUE: "file:/k/issue"},
+        "validator": {Role.OPEN: "file:/k/open"},
+        "both": {Role.ISSUE: "file:/k/issue", Role.OPEN: "file:/k/open"},
+    }
+    assert read(file, '[keys]\nkek = { open = "file:/k" }\nrole = "validator"').keys.keks == {Role.OPEN: "file:/k"}
+
+
+def test_keys_are_prepared_three_minutes_ahead_of_a_mounted_secret(file: Path, tmp_path: Path) -> None:
+    secret = read(file, '[keys]\nstore = "kubernetes://tokens/rings"')
+    assert secret.keys.secret == ("tokens", "rings")
+    assert secret.profiles["default"].propagation == 180
+    folder = tmp_path / "rings"
+    folder.mkdir()
+    text = f'[keys]\nstore = "file:{folder}"'
+    assert read(file, text).profiles["default"].propagation == 30
+    (folder / "..data").symlink_to("..2026_01")
+    assert read(file, text).profiles["default"].propagation == 180
+    assert "3m" in problems(file, text + '\npropagation = "2m"')["keys.propagation"]
+    assert read(file, text + '\npropagation = "4m"').profiles["default"].propagation == 240
+
+
+@pytest.mark.parametrize(
+    ("store", "word"), [("file:/srv/rings", "tokensidecar keeper"), ("kubernetes://tokens/rings", "mounted")]
+)
+def test_a_store_that_a_keeper_writes_is_said(file: Path, store: str, word: str) -> None:
+    assert word in "\n".join(read(file, f'[keys]\nstore = "{store}"').notes)
 
 
 # -- schema

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sidecar import directories
 from sidecar.cli import screen
 from sidecar.cli.exits import Code
-from sidecar.config import Address, Config, ConfigError, load
+from sidecar.config import Address, Config, ConfigError, Keys, load
 from sidecar.fields import spell
 from sidecar.sections import HTTP_OFF, json_schema
 
@@ -78,9 +78,20 @@ def _directory_notes(config: Config) -> list[str]:
     """What the modes of the directories that are there already mean."""
     sockets = [Path(a.path).parent for a in (*config.listen.app, *config.listen.admin) if a.kind == "unix"]
     holding = dict.fromkeys([config.runtime_dir, *sockets], "sockets") | dict.fromkeys(
-        [config.state_dir, config.keys.store_path.parent, config.keys.kek_path.parent], "keys"
+        [
+            config.state_dir,
+            *_store_directories(config.keys),
+            *(config.keys.kek_path(r).parent for r in config.keys.keks),
+        ],
+        "keys",
     )
     return [said for path, what in holding.items() for said in directories.remarks(path, what)]
+
+
+def _store_directories(keys: Keys) -> list[Path]:
+    if keys.scheme == "kubernetes":
+        return []
+    return [keys.store_path if keys.scheme == "file" else keys.store_path.parent]
 
 
 def effective(config: Config) -> str:
@@ -103,8 +114,9 @@ def effective(config: Config) -> str:
         "",
         "[keys]",
         f"store = {_toml(keys.store)}",
-        f"kek = {_toml(keys.kek)}",
-        'role = "both"',
+        f"kek = {_kek(keys)}",
+        f"role = {_toml(keys.role)}",
+        *([f"service_account = {_toml(str(keys.service_account))}"] if keys.scheme == "kubernetes" else []),
         f"single_pod = {_toml(keys.single_pod)}",
         f'rotate_every = "{spell(first.rotate_every)}"',
         f'propagation = "{spell(first.propagation)}"',
@@ -160,6 +172,13 @@ def _address(address: Address) -> str:
     group = f", group = {_toml(address.group)}" if address.group else ""
     mode = f", mode = 0o{address.mode:03o}" if address.kind == "unix" else ""
     return f"{{ address = {_toml(str(address))}{mode}{group}, caller = {_toml(address.caller)} }}"
+
+
+def _kek(keys: Keys) -> str:
+    """One text where one key serves every role of this process."""
+    if len(set(keys.keks.values())) == 1:  # also where there is one role
+        return _toml(next(iter(keys.keks.values())))
+    return f"{{ {', '.join(f'{role.value} = {_toml(kek)}' for role, kek in keys.keks.items())} }}"
 
 
 def _toml(value: object) -> str:

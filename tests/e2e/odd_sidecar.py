@@ -18,8 +18,8 @@ from sidecar.kms import file
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from sidecar.config import Config
-    from sidecar.ports import Document, Kms, Store
+    from sidecar.config import Keys
+    from sidecar.ports import Clock, Document, Kms, Store
 
 
 def _count(letter: str) -> None:
@@ -92,13 +92,13 @@ class CountingKms:
 def _serve() -> int:
     open_store, open_or_make = app.open_store, file.open_or_make
 
-    async def odd_store(config: Config) -> OddStore:
-        return OddStore(await open_store(config))
+    async def odd_store(keys: Keys, clock: Clock, *, keeping: bool) -> OddStore:
+        return OddStore(await open_store(keys, clock, keeping=keeping))
 
     async def counting_kms(path: Path, store: Store) -> CountingKms:
         return CountingKms(await open_or_make(path, store))
 
-    app.open_store = odd_store  # type: ignore[assignment]
+    app.open_store = odd_store
     file.open_or_make = counting_kms  # type: ignore[assignment]
     return main()
 

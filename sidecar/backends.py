@@ -1,0 +1,85 @@
+"""The store and the key-encryption keys that a configuration names: one line of a table for each backend, imported only where it is used."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from sidecar.config import Keys
+from sidecar.keyring import Role
+from sidecar.kms import file
+from sidecar.ports import Clock, Kms, Store
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A store that tells of a change at once."""
+
+    async def changed(self) -> None:
+        """Return when something has changed since the last return."""
+        ...
+
+
+@runtime_checkable
+class Passive(Protocol):
+    """A store without a process of its own: what it knows of the time is what keepers write."""
+
+    async def written(self) -> float:
+        """Store time of the last write, heartbeats included, in seconds since the epoch."""
+        ...
+
+    async def heartbeat(self) -> None:
+        """Write the time."""
+        ...
+
+
+async def _sqlite(keys: Keys, clock: Clock, *, keeping: bool) -> Store:  # noqa: ARG001 - everybody at a database may write
+    from sidecar.stores.sqlite import SqliteStore
+
+    return await SqliteStore.open(keys.store_path, clock)
+
+
+async def _file(keys: Keys, clock: Clock, *, keeping: bool) -> Store:
+    from sidecar.stores.file import FileStore
+
+    return await FileStore.open(keys.store_path, clock, writable=keeping)
+
+
+async def _kubernetes(keys: Keys, clock: Clock, *, keeping: bool) -> Store:  # noqa: ARG001 - only keepers get as far as here
+    from sidecar.stores.kubernetes import KubernetesStore
+
+    return await KubernetesStore.open_in_cluster(*keys.secret, clock, account=keys.service_account)
+
+
+async def _file_kek(path: Path, store: Store, *, make: bool) -> Kms:
+    return await (file.open_or_make(path, store) if make else asyncio.to_thread(file.FileKms, path))
+
+
+STORES: Mapping[str, Callable[..., Awaitable[Store]]] = {"sqlite": _sqlite, "file": _file, "kubernetes": _kubernetes}
+
+
+async def open_store(keys: Keys, clock: Clock, *, keeping: bool) -> Store:
+    """The configured store; `keeping`: with write credentials, where a store knows the difference. `UnavailableStoreError`."""
+    return await STORES[keys.scheme](keys, clock, keeping=keeping)
+
+
+def can_write(keys: Keys) -> bool:
+    """Whether this process can be a keeper: it has both roles, and a folder may be written."""
+    writable = keys.scheme != "file" or (not keys.mounted and os.access(keys.store_path, os.W_OK))
+    return writable and len(keys.keks) == len(Role)
+
+
+async def open_kms(keys: Keys, store: Store, *, may_make: bool = True) -> dict[Role, Kms]:
+    """What wraps the data keys of each role that this process has; one that serves several is opened once.
+
+    A key in a file is made only for a database, only by who has both roles, and only if it `may_make`. `UnavailableKmsError`.
+    """
+    make = may_make and store.private and len(keys.keks) == len(Role)
+    opened: dict[str, Kms] = {}
+    for role, location in keys.keks.items():
+        if location not in opened:
+            opened[location] = await _file_kek(keys.kek_path(role), store, make=make)
+    return {role: opened[location] for role, location in keys.keks.items()}
