@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -64,12 +63,6 @@ STORES: Mapping[str, Callable[..., Awaitable[Store]]] = {"sqlite": _sqlite, "fil
 async def open_store(keys: Keys, clock: Clock, *, keeping: bool) -> Store:
     """The configured store; `keeping`: with write credentials, where a store knows the difference. `UnavailableStoreError`."""
     return await STORES[keys.scheme](keys, clock, keeping=keeping)
-
-
-def can_write(keys: Keys) -> bool:
-    """Whether this process can be a keeper: it has both roles, and a folder may be written."""
-    writable = keys.scheme != "file" or (not keys.mounted and os.access(keys.store_path, os.W_OK))
-    return writable and len(keys.keks) == len(Role)
 
 
 async def open_kms(keys: Keys, store: Store, *, may_make: bool = True) -> dict[Role, Kms]:

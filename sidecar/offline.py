@@ -13,7 +13,7 @@ from sidecar import logs, process
 from sidecar.accept_rollback import AcceptRollback
 from sidecar.app import StartError, audit_salt, prepare_directories
 from sidecar.audit import Audit
-from sidecar.backends import can_write, open_kms, open_store
+from sidecar.backends import Passive, open_kms, open_store
 from sidecar.caller import OPERATOR, SIDECAR
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
@@ -24,7 +24,6 @@ from sidecar.directories import UnsafeDirectoryError
 from sidecar.duties import Duties, Duty
 from sidecar.errors import SidecarError
 from sidecar.keeper import Changed, Keeper
-from sidecar.keyring import Role
 from sidecar.kms.file import FileKms
 from sidecar.pins import FILE, Pins
 from sidecar.policy import Policy
@@ -36,9 +35,13 @@ from sidecar.rotate import Rotate
 class Offline:
     """What a command works with."""
 
-    def __init__(self, config: Config, store: Store, keeper: Keeper, audit: Audit) -> None:
-        self.store = store
+    def __init__(
+        self, config: Config, store: Store, keeper: Keeper, audit: Audit, *, made: tuple[str, ...] = ()
+    ) -> None:
+        """`made`: the profiles whose rings were made for it."""
+        self.made = made
         self.keeper = keeper
+        self._store = store
         self.duties = Duties(keeper, store, holder=secrets.token_hex(8), spread=0.0)
         self._commits = Commits()
         policy = Policy(config.profiles, {})
@@ -46,6 +49,11 @@ class Offline:
         self._destroy = Destroy(keeper, policy, audit, self._commits)
         self._rekey = Rekey(keeper, audit, self._commits)
         self._accept_rollback = AcceptRollback(keeper, audit, self._commits)
+
+    async def heartbeat(self) -> None:
+        """Write the time, where readers have no other."""
+        if isinstance(self._store, Passive):
+            await self._store.heartbeat()
 
     async def rotate(self, profile: str) -> Changed:
         """See the verb; for whoever runs the command."""
@@ -75,34 +83,47 @@ Work = Callable[[Offline], Awaitable[int]]
 
 
 def run(
-    config: Config, work: Work, *, former_kek: str | None = None, may_make: bool = False, audit_to: TextIO = sys.stdout
+    config: Config,
+    work: Work,
+    *,
+    keeping: bool = True,
+    former_kek: str | None = None,
+    may_make: bool = False,
+    audit_to: TextIO | None = None,
 ) -> int:
     """Do the work on the store that is configured. `StartError`: something that a person can mend.
 
-    `may_make`: rings, and the store, where there are none. `audit_to`: where records go.
+    `keeping`: with write credentials for the store. `former_kek`: a file that opens what the configured keys do not. `may_make`: rings,
+    and what they need, where there are none. `audit_to`: where records go; None: standard output.
     """
     logs.configure(config.log_level)
     process.harden()
     try:
-        return asyncio.run(_run(config, work, former_kek, may_make=may_make, audit_to=audit_to))
+        return asyncio.run(
+            _run(config, work, former_kek, keeping=keeping, may_make=may_make, audit_to=audit_to or sys.stdout)
+        )
     except (SidecarError, DamagedRingError, UnsafeDirectoryError) as error:
         raise StartError(str(error)) from error
 
 
-async def _run(config: Config, work: Work, former_kek: str | None, *, may_make: bool, audit_to: TextIO) -> int:
+async def _run(
+    config: Config, work: Work, former_kek: str | None, *, keeping: bool, may_make: bool, audit_to: TextIO
+) -> int:
     keys, clock = config.keys, SystemClock()
     if may_make:
         prepare_directories(config)
     elif keys.scheme != "kubernetes" and not keys.store_path.exists():
         raise StartError(f"there is no store at {keys.store_path}")
-    further = dict.fromkeys(Role, FileKms(Path(former_kek))) if former_kek else {}
-    store = await open_store(keys, clock, keeping=may_make or can_write(keys))
+    further = dict.fromkeys(keys.keks, FileKms(Path(former_kek))) if former_kek else {}
+    store = await open_store(keys, clock, keeping=keeping)
     try:
         kms, pins = await open_kms(keys, store, may_make=may_make), Pins(config.state_dir / FILE)
         keeper = Keeper(config.profiles, store, kms, clock, further_kms=further, pins=pins, allow_bootstrap=may_make)
+        before = await store.revisions()
         await keeper.start()
+        made = tuple(name for name in keeper.rings() if name not in before)
         salt = audit_salt(config.state_dir)
         audit = Audit(logs.LineWriter(audit_to.fileno()), required=True, salt=salt, now=clock.wall)
-        return await work(Offline(config, store, keeper, audit))
+        return await work(Offline(config, store, keeper, audit, made=made))
     finally:
         await store.close()

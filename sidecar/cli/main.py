@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "serve": "run the sidecar in the foreground",
+    "keeper": "write the rings that sidecars read from a folder or a Secret",
     "demo": "show what a sidecar does, in ten seconds",
     "issue": "issue a token",
     "validate": "validate a token from standard input or a file",
