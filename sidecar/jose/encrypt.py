@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import copy
-import json
 from base64 import urlsafe_b64decode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jwcrypto.jwe import JWE
 
 from sidecar.errors import InvalidTokenError
 from sidecar.gate import MAX_TOKEN
+from sidecar.jose import headers
+from sidecar.jose.prepared import CONTENT as PREPARED_CONTENT
 from sidecar.jose.sound import x25519_point
 from sidecar.jose.suites import CONTENT, CURVES, KEY_MANAGEMENT, Management, encoded
 
 if TYPE_CHECKING:
     from sidecar.gate import Gated
     from sidecar.jose.keys import Material
+    from sidecar.jose.prepared import Encryption
     from sidecar.jose.suites import Content
 
 MAX_PLAINTEXT = MAX_TOKEN
@@ -38,27 +40,23 @@ def encrypt(plaintext: bytes, key: Material, *, content: str, cty: str = "", typ
     management = KEY_MANAGEMENT.get(key.algorithm)
     if management is None or not management.makes or content not in CONTENT or not plaintext:
         raise ValueError(f"{key!r} does not encrypt {len(plaintext)} bytes with {content}")
+    if key.prepared and content == PREPARED_CONTENT:
+        return cast("Encryption", key.prepared).encrypt(plaintext, cty, typ)
     token = copy.copy(_BLANK)
     token.allowed_algs = [key.algorithm, content]
-    token.objects = {"protected": header(key, content, cty, typ)}
+    token.objects = {"protected": headers.encrypted(key.algorithm, key.key_id, content, cty, typ)}
     token.plaintext = plaintext
     token.add_recipient(key.jwk)
     return str(token.serialize(compact=True))
 
 
-def header(key: Material, content: str, cty: str, typ: str) -> str:
-    """The protected header that `encrypt` writes, as JSON; without the `epk` that an agreement adds."""
-    members = {"alg": key.algorithm, "cty": cty, "enc": content, "kid": key.key_id, "typ": typ}
-    return json.dumps({name: value for name, value in members.items() if value}, separators=(",", ":"))
-
-
 def size(plaintext: int, key: Material, *, content: str, cty: str = "", typ: str = "") -> int:
     """How many characters the token will have for that many bytes, exactly."""
-    suite, head = CONTENT[content], len(header(key, content, cty, typ))
+    suite, header = CONTENT[content], headers.encrypted(key.algorithm, key.key_id, content, cty, typ)
     if KEY_MANAGEMENT[key.algorithm].agrees:
-        head += len(',"epk":') + len(json.dumps(_blank_epk(key.curve), separators=(",", ":")))
+        header = headers.agreed(header, _blank_epk(key.curve))
     padded = plaintext if suite.block == 1 else (plaintext // suite.block + 1) * suite.block  # PKCS #7
-    return sum(map(encoded, (head, _encrypted_key_size(key, suite), suite.iv, padded, suite.tag))) + 4
+    return sum(map(encoded, (len(header), _encrypted_key_size(key, suite), suite.iv, padded, suite.tag))) + 4
 
 
 def decrypt(token: Gated, key: Material, *, content: str) -> bytes:
@@ -90,16 +88,23 @@ def decrypt(token: Gated, key: Material, *, content: str) -> bytes:
     if management.agrees:
         check_epk(token.header.get("epk"), key.curve)
     try:
-        jwe = copy.copy(_BLANK)
-        jwe.allowed_algs = [key.algorithm, content]
-        jwe.deserialize(token.text)
-        jwe.decrypt(key.jwk, max_plaintext=MAX_PLAINTEXT)
-        plaintext = jwe.plaintext
+        if key.prepared and content == PREPARED_CONTENT:
+            plaintext: object = cast("Encryption", key.prepared).decrypt(token)
+        else:
+            plaintext = _decrypted(token, key, content)
     except Exception:  # noqa: BLE001 # whatever a library raises on a forged token, RecursionError and MemoryError included
         raise InvalidTokenError("jose.decryption") from None
-    if type(plaintext) is not bytes or len(plaintext) > MAX_PLAINTEXT:
+    if type(plaintext) is not bytes or not 0 < len(plaintext) <= MAX_PLAINTEXT:
         raise InvalidTokenError("jose.decryption")
     return plaintext
+
+
+def _decrypted(token: Gated, key: Material, content: str) -> object:
+    jwe = copy.copy(_BLANK)
+    jwe.allowed_algs = [key.algorithm, content]
+    jwe.deserialize(token.text)
+    jwe.decrypt(key.jwk, max_plaintext=MAX_PLAINTEXT)
+    return jwe.plaintext
 
 
 def check_epk(epk: object, curve: str) -> None:
@@ -122,10 +127,10 @@ def _raw(text: str) -> bytes:
     return urlsafe_b64decode(text + "==")
 
 
-def _blank_epk(curve: str) -> dict[str, str]:
+def _blank_epk(curve: str) -> str:
     shape = CURVES[curve]
-    names = ("x", "y") if shape.y else ("x",)
-    return {"crv": curve, "kty": shape.kty} | dict.fromkeys(names, "A" * encoded(shape.coordinate))
+    blank = "A" * encoded(shape.coordinate)
+    return headers.epk(curve, shape.kty, *[blank] * (2 if shape.y else 1))
 
 
 def _encrypted_key_size(key: Material, content: Content) -> int:

@@ -12,9 +12,13 @@ from typing import NoReturn
 
 from jwcrypto.jwk import JWK
 
-from sidecar.jose import sound
+from sidecar.jose import prepared, sound
 from sidecar.jose.suites import AGREEMENT_CURVES, CONTENT, CURVES, KEY_MANAGEMENT, RSA_FRESH, SIGNATURES, Management
 
+PREPARED, REFERENCE = ENGINES = ("prepared", "jwcrypto")
+"""`prepared` where it has the suite, and jwcrypto for the rest; or jwcrypto alone."""
+
+_engine = PREPARED
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "k"})
 _RSA_PUBLIC = frozenset({"n", "e"})
 _RSA_PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi"})
@@ -25,11 +29,11 @@ class Material:
 
     `key_id` is the RFC 7638 thumbprint of an asymmetric key, random for a symmetric one, where a thumbprint would be a hash of the secret,
     and whatever its owner chose for an imported one. `private`: it signs, or it decrypts; what is not private verifies, or encrypts.
-    `curve` is empty for RSA and symmetric keys; `size` is the length in bytes of a symmetric key or an RSA modulus. `jwk` is for this
-    package alone.
+    `curve` is empty for RSA and symmetric keys; `size` is the length in bytes of a symmetric key or an RSA modulus. `jwk` and `prepared`,
+    the key as each engine takes it, are for this package alone.
     """
 
-    __slots__ = ("_members", "algorithm", "curve", "jwk", "key_id", "private", "size", "symmetric")
+    __slots__ = ("_members", "algorithm", "curve", "jwk", "key_id", "prepared", "private", "size", "symmetric")
 
     def __init__(self, members: dict[str, str], *, own: bool = True) -> None:
         self._members = members
@@ -44,9 +48,21 @@ class Material:
         self.jwk.unsafe_skip_rsa_key_validation = own
         signs = self.algorithm in SIGNATURES
         # Parses and keeps the library's key now: on the curve, and the private half is that of the public one.
-        self.jwk.get_op_key("verify" if signs else "wrapKey")
-        if self.private:
-            self.jwk.get_op_key("sign" if signs else "unwrapKey")
+        public = self.jwk.get_op_key("verify" if signs else "wrapKey")
+        private = self.jwk.get_op_key("sign" if signs else "unwrapKey") if self.private else None
+        self.prepared: prepared.Signature | prepared.Encryption | None = None
+        if _engine == PREPARED:
+            match self.algorithm, self.curve:
+                case "ES256", _:
+                    self.prepared = prepared.es256(self.key_id, public, private)
+                case "Ed25519" | "EdDSA", _:
+                    self.prepared = prepared.ed25519(self.algorithm, self.key_id, public, private)
+                case "A256KW", _:
+                    self.prepared = prepared.a256kw(self.key_id, _decoded(members["k"]))
+                case "ECDH-ES+A256KW", "P-256":
+                    self.prepared = prepared.p256(self.key_id, public, private)
+                case "ECDH-ES+A256KW", "X25519":
+                    self.prepared = prepared.x25519(self.key_id, public, private)
 
     def private_bytes(self) -> bytes:
         """The whole key as a JSON Web Key, secret included, for sealing. `ValueError` where there is only a public half."""
@@ -72,6 +88,15 @@ class Material:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("key material is neither copied nor pickled")
+
+
+def choose_engine(name: str) -> str:
+    """Which engine serves the keys that are loaded from now on: one of `ENGINES`; gives the former. `ValueError`: there is no such."""
+    global _engine  # one for the process, chosen before it loads a key
+    if name not in ENGINES:
+        raise ValueError(f"no such engine: {name}")
+    former, _engine = _engine, name
+    return former
 
 
 def generate(algorithm: str, *, curve: str = AGREEMENT_CURVES[0]) -> Material:

@@ -12,12 +12,14 @@ from hypothesis import given, settings, strategies as st
 
 from sidecar.errors import InvalidTokenError
 from sidecar.gate import JWE, JWS, MAX_TOKEN, Gated, gate
-from sidecar.jose import encrypt as encrypt_module, keys
+from sidecar.jose import encrypt as encrypt_module, keys, prepared
 from sidecar.jose.encrypt import MAX_PLAINTEXT, decrypt, encrypt
 from sidecar.jose.sign import sign
 from tests.forgeries import decode, encode, with_header, with_segment
+from tests.jose.engines import reference
 
 KEY = keys.generate("A256KW")
+REFERENCE = reference(KEY)
 OTHER = keys.generate("A256KW")
 SIGNATURE = keys.generate("ES256")
 SECRET = decode(json.loads(KEY.private_bytes())["k"])
@@ -204,7 +206,10 @@ def test_a_plaintext_above_the_cap_is_refused_even_if_the_library_makes_one(monk
         self.plaintext = b"a" * (MAX_PLAINTEXT + 1)  # type: ignore[attr-defined]
 
     monkeypatch.setattr(encrypt_module.JWE, "decrypt", inflate)
-    assert refused(TOKEN) == "jose.decryption"
+    assert refused(TOKEN, REFERENCE) == "jose.decryption"
+    for length in (0, MAX_PLAINTEXT + 1):
+        monkeypatch.setattr(prepared.Encryption, "decrypt", lambda *_, length=length: b"a" * length)
+        assert refused(TOKEN) == "jose.decryption"
 
 
 @pytest.mark.parametrize(
@@ -216,11 +221,15 @@ def test_whatever_the_library_raises_is_the_one_rejection(
     def fail(*_: object, **__: object) -> None:
         raise error("a secret")
 
-    for method in ("deserialize", "decrypt"):
+    for owner, method, key in (
+        (encrypt_module.JWE, "deserialize", REFERENCE),
+        (encrypt_module.JWE, "decrypt", REFERENCE),
+        (prepared.Encryption, "decrypt", KEY),
+    ):
         with monkeypatch.context() as patched:
-            patched.setattr(encrypt_module.JWE, method, fail)
+            patched.setattr(owner, method, fail)
             with pytest.raises(InvalidTokenError) as refusal:
-                decrypt(opened(TOKEN), KEY, content="A256GCM")
+                decrypt(opened(TOKEN), key, content="A256GCM")
         assert refusal.value.__cause__ is None
         assert "secret" not in str(refusal.value)
 

@@ -12,12 +12,14 @@ from hypothesis import given, settings, strategies as st
 
 from sidecar.errors import InvalidTokenError
 from sidecar.gate import JWE, JWS, Gated, gate
-from sidecar.jose import keys, sign as sign_module
+from sidecar.jose import keys, prepared, sign as sign_module
 from sidecar.jose.encrypt import encrypt
 from sidecar.jose.sign import sign, verify
 from tests.forgeries import P256_ORDER, decode, encode, with_segment
+from tests.jose.engines import reference
 
 KEY = keys.generate("ES256")
+REFERENCE = reference(KEY)
 OTHER = keys.generate("ES256")
 SYMMETRIC = keys.generate("A256KW")
 
@@ -161,11 +163,15 @@ def test_whatever_the_library_raises_is_the_one_rejection(
     def fail(*_: object, **__: object) -> None:
         raise error("a secret")
 
-    for method in ("deserialize", "verify"):
+    for owner, method, key in (
+        (sign_module.JWS, "deserialize", REFERENCE),
+        (sign_module.JWS, "verify", REFERENCE),
+        (prepared.Signature, "verify", KEY),
+    ):
         with monkeypatch.context() as patched:
-            patched.setattr(sign_module.JWS, method, fail)
+            patched.setattr(owner, method, fail)
             with pytest.raises(InvalidTokenError) as refusal:
-                verify(token, KEY)
+                verify(token, key)
         assert refusal.value.__cause__ is None
         assert "secret" not in str(refusal.value)
     assert verify(token, KEY) == b"{}"
