@@ -37,7 +37,6 @@ ORDER = ("PENDING", "ACTIVE", "RETIRING", "DESTROYED", "COMPROMISED")
 _CHANNEL = (
     ("grpc.use_local_subchannel_pool", 1),  # nothing is shared with a channel to the process before
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 200),
 )
 
