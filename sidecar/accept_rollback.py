@@ -26,7 +26,7 @@ class AcceptRollback:
         async def commit() -> Mapping[str, str]:
             with self._audit.decision(caller, Verb.ACCEPT_ROLLBACK, "", request_id) as decision:
                 facts: dict[str, object] = {"rolled_back": dict(self._keeper.alarms()), **({"why": why} if why else {})}
-                decision.intend(**facts)
+                await decision.intend(**facts)
                 failpoint("accept_rollback.intended")
                 accepted = await self._keeper.accept_rollback()
                 decision.facts.update(facts)

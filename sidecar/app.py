@@ -10,7 +10,7 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import uvloop
@@ -43,6 +43,8 @@ from sidecar.rpc.boundary import Boundary
 from sidecar.rpc.health import Health
 from sidecar.rpc.server import SERVICES, ListenError, Server
 from sidecar.rpc.servicers import Verbs
+from sidecar.sinks.file import FileSink, UnusableFileError
+from sidecar.sinks.stdout import StdoutSink
 from sidecar.validate import Validate
 
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
@@ -70,15 +72,15 @@ class App:
     `keeping`: as a keeper's process, which has write credentials and serves no app plane.
     """
 
-    def __init__(self, config: Config, *, audit_sink: logs.LineWriter | None = None, keeping: bool = False) -> None:
+    def __init__(self, config: Config, *, keeping: bool = False) -> None:
         self.config = config
         self.stopping = asyncio.Event()
         self._keeping = keeping
         self._app_addresses = () if keeping else config.listen.app
-        self._sink = audit_sink or logs.LineWriter(sys.stdout.fileno())
         self._servers: list[Server] = []
         self._loops: list[asyncio.Task[None]] = []
         self._http: HttpServer | None = None
+        self._file_sink: FileSink | None = None
         self._keys: Keys | None = None
         self._heard: float | None = None  # store time of a keeper's last write, where the store tells
         self._ready = "starting"  # why not ready; empty when ready
@@ -97,15 +99,21 @@ class App:
         spread = random.random()  # noqa: S311 - to be apart from other keepers
         self.duties = Duties(self.keeper, self.store, holder=secrets.token_hex(8), spread=spread)
         self.metrics.watch(self._gauges)
+        self._file_sink = await open_file_sink(config, clock.wall)
         self._audit = Audit(
-            self._sink, required=config.audit.required, salt=audit_salt(config.state_dir), now=clock.wall
+            self._file_sink or StdoutSink(logs.LineWriter(sys.stdout.fileno())),
+            required=config.audit.required,
+            salt=audit_salt(config.state_dir),
+            now=clock.wall,
         )
         self._commits = Commits()
         served = {
             Plane.APP: "a sidecar's; this is a keeper" if self._keeping else ", ".join(map(str, config.listen.app)),
             Plane.ADMIN: ", ".join(map(str, config.listen.admin)) or "nowhere, as configured",
         }
-        policy = Policy(config.profiles, served, elsewhere=elsewhere(config.keys, writable=self.keeper.writable))
+        self._policy = policy = Policy(
+            config.profiles, served, config.policy, elsewhere=elsewhere(config.keys, writable=self.keeper.writable)
+        )
         self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
         self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
         self._rekey = Rekey(self.keeper, self._audit, self._commits)
@@ -128,7 +136,7 @@ class App:
         self._ready = ""
 
     async def _listen(self, verbs: Verbs) -> None:
-        listen, boundary = self.config.listen, Boundary(self.metrics)
+        listen, boundary = self.config.listen, Boundary(self.metrics, self._policy, self._audit)
         for plane, addresses in ((Plane.APP, self._app_addresses), (Plane.ADMIN, listen.admin)):
             for address in addresses:
                 server = Server(plane, address, verbs, boundary, self.health)
@@ -195,6 +203,8 @@ class App:
             await self._commits.drain()
         if self._http:
             await self._http.stop()
+        if self._file_sink:
+            await self._file_sink.close()
         if hasattr(self, "store"):
             await self.store.close()
 
@@ -414,6 +424,15 @@ def elsewhere(keys: KeysConfig, *, writable: bool) -> dict[Verb, str]:
     return found
 
 
+async def open_file_sink(config: Config, now: Callable[[], float]) -> FileSink | None:
+    """The audit file that is configured; None: records go to standard output."""
+    if config.audit.file is None:
+        return None
+    sink = FileSink(config.audit.file, config.state_dir, now)
+    await sink.open()
+    return sink
+
+
 def audit_salt(state_dir: Path) -> bytes:
     """32 random bytes, kept beside the state, so that hashes of one instance stay comparable over restarts.
 
@@ -487,5 +506,5 @@ def run(config: Config, *, keeping: bool = False) -> int:
         _log.warning("process.not_hardened", problems=failed)
     try:
         return uvloop.run(_run(config, keeping=keeping))
-    except (SidecarError, DamagedRingError, ListenError, directories.UnsafeDirectoryError) as error:
+    except (SidecarError, DamagedRingError, ListenError, UnusableFileError, directories.UnsafeDirectoryError) as error:
         raise StartError(str(error)) from error

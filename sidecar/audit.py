@@ -1,8 +1,11 @@
 """The audit log: one record per decision, and an intent before anything that cannot be undone.
 
 A record says who, what, on which profile, with which outcome, and under which request id. It never holds a token or a claim; subject
-and token id stand as salted hashes, so that records can be joined but not read. Accepted validations are counted in the metrics, not
-recorded one by one.
+and token id stand as salted hashes, so that records can be joined but not read. Accepted validations are counted in the metrics, and
+recorded one by one only where their profile says so.
+
+Writing a record never waits. Where a record is required, or is an intent, whoever acts upon it waits until the sink has kept its
+promise: verbs before they act (`intend`), the boundary before it answers (`on_record`).
 """
 
 from __future__ import annotations
@@ -10,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
 
 from sidecar.caller import Caller
-from sidecar.errors import SidecarError, UnavailableAuditError
+from sidecar.errors import ExpiredDeadlineError, SidecarError, UnavailableAuditError
 from sidecar.policy import Verb
 
 FIELDS = {
@@ -25,10 +29,10 @@ FIELDS = {
     "time": "UTC, in microseconds",
     "caller": "name of the caller, as policy spells it",
     "plane": "app or admin",
-    "verb": "what was asked for",
-    "profile": "profile asked for; empty: none in particular",
+    "verb": "what was asked for; checkpoint: the audit file's own",
+    "profile": "profile asked for; empty: none in particular, or not known",
     "phase": "intent (about to do what cannot be undone) or outcome",
-    "outcome": "OK, or the reason of the contract",
+    "outcome": "OK, the reason of the contract, CANCELLED or DEADLINE_EXCEEDED",
     "stage": "where a rejection fell; told to nobody else",
     "request_id": "as in logs, and in the metadata of the answer",
     "key_id": "key that the token was made with or opened by",
@@ -37,17 +41,43 @@ FIELDS = {
     "subject_hash": "HMAC-SHA-256 of `sub` under this instance's salt, 32 hexadecimal digits",
     "token_id_hash": "the same of `jti`",
     "expire_time": "`exp` of the issued token, in seconds since the epoch",
-    "why": "reason given by the caller",
+    "items": "how many tokens a refused batch asked for",
     "rolled_back": "by profile, how the store had gone back",
+    "config_hash": "SHA-256 of the config file, in hexadecimal",
+    "why": "reason given by the caller",
+    "instance": "in a checkpoint: which sidecar's key signs, 16 hexadecimal digits of the key's hash",
+    "lost": "in a checkpoint: records that this process could not write so far",
+    "previous": "in a checkpoint: chain value of the record before",
+    "seq": "in a file: number of the record, from 1, through all files of this instance",
+    "signature": "in a checkpoint: Ed25519 over what stands before it, base64url",
+    "chain": "in a file: SHA-256 of the value before and of this record up to here, in hexadecimal",
 }
 """Every field that a record can have, and what it says."""
 
 
+class Promise(Enum):
+    """What a sink promises of a record that it has on record."""
+
+    ACCEPTED = "the pipe has taken it"
+    DURABLE = "it is on the disk"
+
+
 class Sink(Protocol):
-    """Takes one line, newline included; False: not on record."""
+    """Where records go."""
+
+    promise: Promise
+
+    @property
+    def lost(self) -> int:
+        """Records that could not be kept."""
+        ...
 
     def write(self, line: bytes) -> bool:
-        """Whether the line is on record, as far as this sink promises."""
+        """Take one line, newline included, without waiting; False: it is lost."""
+        ...
+
+    def pending(self) -> Awaitable[bool] | None:
+        """None: all that was taken is as promised. Else, to wait for: whether all that was taken so far is."""
         ...
 
 
@@ -63,9 +93,10 @@ class Decision:
     quiet: bool  # record only what is not OK
     facts: dict[str, object] = field(default_factory=dict)
 
-    def intend(self, **facts: object) -> None:
-        """Record that what follows cannot be undone. `UnavailableAuditError`: it is not on record, so do not do it."""
+    async def intend(self, **facts: object) -> None:
+        """Put on record that what follows cannot be undone. `UnavailableAuditError`: it is not, so do not do it."""
         self.audit.record(self, "intent", "", {**self.facts, **facts}, must=True)
+        await self.audit.on_record()
 
     def __enter__(self) -> Self:
         return self
@@ -73,26 +104,44 @@ class Decision:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            if not self.quiet:
-                self.audit.record(self, "outcome", "OK", self.facts)
-        elif isinstance(error, SidecarError):
-            stage = {"stage": error.stage} if error.stage else {}
-            self.audit.record(self, "outcome", error.reason.name, {**self.facts, **stage})
+        if error is not None:
+            self.failed(error)
+        elif not self.quiet:
+            self.audit.record(self, "outcome", "OK", self.facts)
+
+    def failed(self, error: BaseException) -> None:
+        """Record that it ended so, once."""
+        if getattr(error, "recorded", False):
+            return
+        error.recorded = True  # type: ignore[attr-defined] # on whatever exception it is
+        facts = self.facts
+        if isinstance(error, SidecarError):
+            outcome = error.reason.name
+            if error.stage:
+                facts = {**facts, "stage": error.stage}
+        elif isinstance(error, ExpiredDeadlineError):
+            outcome = "DEADLINE_EXCEEDED"
+        elif isinstance(error, Exception):
+            outcome, facts = "INTERNAL", {**facts, "stage": type(error).__name__}
         else:
-            # Cancelled, or our fault: either way no answer was given.
-            self.audit.record(self, "outcome", type(error).__name__, self.facts)
+            outcome = "CANCELLED"
+        self.audit.record(self, "outcome", outcome, facts)
 
 
 class Audit:
-    """Writes records to one sink. `required`: what is not on record is not answered."""
+    """Writes records to one sink. `required`: what is not on record is not answered. `taken` counts records, for the boundary."""
 
     def __init__(self, sink: Sink, *, required: bool, salt: bytes, now: Callable[[], float]) -> None:
+        self.required = required
+        self.taken = 0
         self._sink = sink
-        self._required = required
         self._salt = salt
         self._now = now
-        self.lost = 0
+
+    @property
+    def lost(self) -> int:
+        """Records that could not be kept."""
+        return self._sink.lost
 
     def decision(self, caller: Caller, verb: Verb, profile: str, request_id: str, *, quiet: bool = False) -> Decision:
         """A block around one decision. `quiet`: an OK is not recorded (it is counted)."""
@@ -102,10 +151,16 @@ class Audit:
         """A salted hash by which records of the same subject or token can be joined."""
         return hmac.new(self._salt, value.encode(), hashlib.sha256).hexdigest()[:32]
 
+    async def on_record(self) -> None:
+        """Wait until what was written so far is as the sink promises. `UnavailableAuditError`: it is not."""
+        pending = self._sink.pending()
+        if pending is not None and not await pending:
+            raise UnavailableAuditError
+
     def record(
         self, decision: Decision, phase: str, outcome: str, facts: dict[str, object], *, must: bool = False
     ) -> None:
-        """Write one record. `UnavailableAuditError` if it is required, or an intent, and was not written."""
+        """Write one record. `UnavailableAuditError` if it is required, or an intent, and was not taken."""
         entry = {
             "audit": 1,
             "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="microseconds"),
@@ -118,7 +173,6 @@ class Audit:
             "request_id": decision.request_id,
             **facts,
         }
-        if not self._sink.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n"):
-            self.lost += 1
-            if self._required or must:
-                raise UnavailableAuditError
+        self.taken += 1
+        if not self._sink.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n") and (self.required or must):
+            raise UnavailableAuditError

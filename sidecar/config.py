@@ -7,18 +7,21 @@ unknown key is an error, and so is a key of a feature that this version lacks: n
 from __future__ import annotations
 
 import difflib
+import hashlib
 import ipaddress
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sidecar import directories
+from sidecar import directories, rules
+from sidecar.caller import Plane
 from sidecar.fields import Choice, Kind, Section, spell
 from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.keyring import Role
+from sidecar.policy import Rule
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
 from sidecar.sections import (
     ADDRESS,
@@ -129,10 +132,18 @@ class Audit:
     sink: str = "stdout"
     required: bool = False
 
+    @property
+    def file(self) -> Path | None:
+        """The file of records; None: standard output."""
+        return Path(self.sink.removeprefix("file:")) if self.sink.startswith("file:") else None
+
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that a server is built from. `source` None: no file; `notes` are what serve says at its start, a sentence each."""
+    """Everything that a server is built from. `source` None: no file; `notes` are what serve says at its start, a sentence each.
+
+    `digest`: SHA-256 of the file, in hexadecimal; empty: no file. `policy` empty: the planes decide.
+    """
 
     source: str | None
     listen: Listen
@@ -144,6 +155,8 @@ class Config:
     runtime_dir: Path
     state_dir: Path
     notes: tuple[str, ...] = ()
+    policy: tuple[Rule, ...] = ()
+    digest: str = field(default="", compare=False)
 
 
 class ConfigError(Exception):
@@ -166,15 +179,16 @@ def load(path: str | None, env: Mapping[str, str]) -> Config:
         ConfigError: with every problem that was found.
     """
     source = path or env.get("TOKENSIDECAR_CONFIG") or (str(SYSTEM_FILE) if SYSTEM_FILE.exists() else None)
-    return _Reader(env).config(source, {} if source is None else _parsed(source))
+    tree, digest = ({}, "") if source is None else _parsed(source)
+    return replace(_Reader(env).config(source, tree), digest=digest)
 
 
-def _parsed(source: str) -> dict[str, Any]:
+def _parsed(source: str) -> tuple[dict[str, Any], str]:
     try:
         data = Path(source).read_bytes()
         if len(data) > _MORE_FILE_BYTES_THAN_ANYONE_NEEDS:
             raise ConfigError(source, [(source, "is larger than 1 MiB")])
-        return tomllib.loads(data.decode())
+        return tomllib.loads(data.decode()), hashlib.sha256(data).hexdigest()
     except OSError as error:
         raise ConfigError(source, [(source, f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
@@ -198,14 +212,18 @@ class _Reader:
                 self._problem(key, "must be an absolute path")
         if source is None:
             self._notes.append("no config file: the embedded defaults are in force")
-        self._names("", tree, (*TABLES, "profiles"), TABLES_LATER)
+        self._names("", tree, (*TABLES, "profiles", "policy"), TABLES_LATER)
         tables = {name: self._table(name, tree.get(name, {}), section) for name, section in TABLES.items()}
         listen = self._listen(tables["listen"], runtime_dir, embedded=source is None)
         keys = self._keys(tables["keys"], state_dir)
         profiles = self._profiles(tree.get("profiles", {}), tables["keys"])
         level = self._from_env("TOKENSIDECAR_LOG_LEVEL", Choice(LOG_LEVELS), tables["log"].get("level", "info"))
         log_format = self._from_env("TOKENSIDECAR_LOG_FORMAT", Choice(LOG_FORMATS), tables["log"].get("format", "auto"))
-        self._notes.append("no policy: every caller of the app plane may issue and validate, under every profile")
+        callers = {address.caller: Plane.ADMIN for address in listen.admin}
+        callers |= {address.caller: Plane.APP for address in listen.app}
+        policy = rules.read(
+            tree.get("policy", {}), profiles, callers, table=self._table, problem=self._problem, note=self._notes.append
+        )
         if self._problems:
             raise ConfigError(source or "the environment", self._problems)
         return Config(
@@ -219,6 +237,7 @@ class _Reader:
             runtime_dir=runtime_dir,
             state_dir=state_dir,
             notes=tuple(self._notes),
+            policy=policy,
         )
 
     def _problem(self, key: str, sentence: str) -> None:

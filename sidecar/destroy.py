@@ -27,7 +27,7 @@ class Destroy:
             ids = [key.key_id for key in ring.destroyable(self._keeper.now())]
             with self._audit.decision(caller, Verb.DESTROY, profile, request_id) as decision:
                 self._policy.check(caller, Verb.DESTROY, profile)
-                decision.intend(key_ids=ids)
+                await decision.intend(key_ids=ids)
                 failpoint("destroy.intended")
                 changed = await self._keeper.destroy(profile)
                 if changed:

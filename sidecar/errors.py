@@ -76,7 +76,14 @@ class SidecarError(Exception):
         self.message = message or self.message
         self.stage = stage
         self.retry_after = retry_after  # seconds
+        self.recorded = False  # in the audit log already
         self.violations: tuple[Violation, ...] = ()
+
+
+class ExpiredDeadlineError(Exception):
+    """The caller has gone: do no more work for it. gRPC's own status, so without a reason."""
+
+    recorded = False
 
 
 class InvalidRequestError(SidecarError):
@@ -175,6 +182,10 @@ class UnavailableAuditError(SidecarError):
     reason = Reason.AUDIT_UNAVAILABLE
     message = "the decision could not be put on record"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.recorded = True  # it says that recording is what failed
+
 
 class OverloadedError(SidecarError):
     """Too much at once; come back after `retry_after` seconds."""
@@ -182,8 +193,8 @@ class OverloadedError(SidecarError):
     reason = Reason.OVERLOADED
     message = "too many calls at once"
 
-    def __init__(self, message: str | None = None, *, retry_after: float = 1.0) -> None:
-        super().__init__(message, stage="admission", retry_after=retry_after)
+    def __init__(self, message: str | None = None, *, stage: str = "admission", retry_after: float = 1.0) -> None:
+        super().__init__(message, stage=stage, retry_after=retry_after)
 
 
 class UnimplementedError(SidecarError):

@@ -14,7 +14,7 @@ from sidecar.keeper import Keeper
 from sidecar.keyring import Settings
 from sidecar.live import Issuing
 from sidecar.metrics import Metrics
-from sidecar.policy import Policy, Verb
+from sidecar.policy import Policy, Verb, Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,8 @@ class Issue:
             token_id=token_id,
             now=self._keeper.now(),
         )
+        if self._policy.configured:
+            self._policy.check_grant(caller, grant.profile, _wanted(claims))
         for key in (keys.encryption, keys.signature):
             if key and key.facts.destroy_time is not None:
                 settings = key.facts.settings
@@ -148,3 +150,15 @@ def _settings(keys: Issuing) -> Settings:
     """Those of the innermost key, which Validate goes by, with the shorter lifetime of both: neither key may be outlived."""
     inner = (keys.signature or keys.encryption).facts.settings
     return replace(inner, max_ttl=min(inner.max_ttl, keys.encryption.facts.settings.max_ttl))
+
+
+def _wanted(claims: Claims) -> Wanted:
+    """What the token would say, as far as policies limit it."""
+    return Wanted(
+        subject=claims.subject,
+        audiences=claims.audiences,
+        scopes=claims.scopes,
+        client_id=claims.client_id,
+        ttl=claims.expire_time - claims.issue_time,
+        claims=claims.values.keys() - claims_.RESERVED,
+    )

@@ -35,7 +35,7 @@ class Keys:
         with self._audit.decision(caller, Verb.LIST_KEYS, profile, request_id, quiet=True):
             self._policy.check(caller, Verb.LIST_KEYS, profile or None)
             rings = self._keeper.rings()
-            names = [profile] if profile else sorted(rings)
+            names = [profile] if profile else sorted(self._policy.allowed(caller, Verb.LIST_KEYS) & rings.keys())
             return [listed for name in names for listed in self.of(name)]
 
     def of(self, profile: str) -> list[Listed]:

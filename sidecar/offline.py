@@ -30,6 +30,7 @@ from sidecar.policy import Policy
 from sidecar.ports import Store
 from sidecar.rekey import Rekey
 from sidecar.rotate import Rotate
+from sidecar.sinks.stdout import StdoutSink
 
 
 class Offline:
@@ -123,7 +124,7 @@ async def _run(
         await keeper.start()
         made = tuple(name for name in keeper.rings() if name not in before)
         salt = audit_salt(config.state_dir)
-        audit = Audit(logs.LineWriter(audit_to.fileno()), required=True, salt=salt, now=clock.wall)
+        audit = Audit(StdoutSink(logs.LineWriter(audit_to.fileno())), required=True, salt=salt, now=clock.wall)
         return await work(Offline(config, store, keeper, audit, made=made))
     finally:
         await store.close()

@@ -1,20 +1,30 @@
-"""Which caller may do what. This version has the built-in default alone; a configured policy comes later and denies by default.
+"""Which caller may do what, with which profile and within which limits. It decides before any work is done.
 
-The built-in default gives each plane its verbs: the app plane issues, validates and reads public keys; the admin plane rotates, reads and
-revokes keys. A refusal names the place where the verb is served, but never tells an unknown profile from a forbidden one.
+Rules:
+ 1. Each verb is served on one plane (GetJwks on both). On the other it is denied, whatever the configuration says.
+ 2. Without any configured rule the plane alone decides: the app plane issues, validates, refreshes, revokes what it presents and reads
+    public keys; the admin plane does the rest.
+ 3. With one, everything is denied that no rule allows. A caller may have several rules; one of them must allow the whole of a request.
+ 4. An unknown profile and a forbidden one get the same answer.
+ 5. What a rule does not limit, the profile alone limits.
+ 6. A caller's rates for a verb all apply, counted in items.
+ 7. The sidecar itself (its schedule) needs no rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 
-from sidecar.caller import Caller, Plane
-from sidecar.errors import DeniedCallerError
+from sidecar.caller import SIDECAR, Caller, Plane
+from sidecar.errors import DeniedCallerError, OverloadedError
+from sidecar.rates import Bucket, Rate
 
 
 class Verb(Enum):
-    """What a caller asks for; the value is the word in logs, metrics and audit."""
+    """What a caller asks for; the value is the word in configuration, logs, metrics and audit."""
 
     ISSUE = "issue"
     VALIDATE = "validate"
@@ -24,52 +34,260 @@ class Verb(Enum):
     DESTROY = "destroy"
     REKEY = "rekey"
     ACCEPT_ROLLBACK = "accept_rollback"
+    CONFIG = "config"
     GET_JWKS = "get_jwks"
     LIST_KEYS = "list_keys"
     REVOKE_KEYS = "revoke_keys"
     REVOKE_SUBJECT = "revoke_subject"
     REVOKE_TOKEN_ID = "revoke_token_id"  # noqa: S105 - a verb, not a secret
 
+    __hash__ = object.__hash__  # members are singletons; Enum's own hashes the name in Python, on every call
 
-_BUILT_IN = {
-    Plane.APP: frozenset({Verb.ISSUE, Verb.VALIDATE, Verb.REFRESH, Verb.REVOKE, Verb.GET_JWKS}),
-    Plane.ADMIN: frozenset(
-        {
-            Verb.ROTATE,
-            Verb.DESTROY,
-            Verb.GET_JWKS,
-            Verb.LIST_KEYS,
-            Verb.REVOKE_KEYS,
-            Verb.REVOKE_SUBJECT,
-            Verb.REVOKE_TOKEN_ID,
-        }
-    ),
+
+SERVED: Mapping[Verb, tuple[Plane, ...]] = {
+    Verb.ISSUE: (Plane.APP,),
+    Verb.VALIDATE: (Plane.APP,),
+    Verb.REFRESH: (Plane.APP,),
+    Verb.REVOKE: (Plane.APP,),
+    Verb.GET_JWKS: (Plane.APP, Plane.ADMIN),
+    Verb.ROTATE: (Plane.ADMIN,),
+    Verb.LIST_KEYS: (Plane.ADMIN,),
+    Verb.REVOKE_KEYS: (Plane.ADMIN,),
+    Verb.REVOKE_SUBJECT: (Plane.ADMIN,),
+    Verb.REVOKE_TOKEN_ID: (Plane.ADMIN,),
 }
+"""The planes of each verb that a caller can ask for."""
+
+CALLER = "caller"
+"""Among names of a limit: the name of whoever calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names that a limit allows: literal ones, those with a prefix ("user-*"), and the caller's own ("caller")."""
+
+    texts: tuple[str, ...]
+    literals: frozenset[str]
+    prefixes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Names:
+        """From the texts of the configuration. A star elsewhere than at the end is a star."""
+        texts = tuple(texts)
+        prefixes = tuple(text[:-1] for text in texts if text.endswith("*"))
+        return cls(texts, frozenset(text for text in texts if not text.endswith("*")), prefixes)
+
+    def allow(self, name: str, caller: Caller) -> bool:
+        """Whether this caller may use the name. Somebody called "caller" cannot be named but by a prefix."""
+        if name in self.literals and name != CALLER:
+            return True
+        return name.startswith(self.prefixes) or (name == caller.name and CALLER in self.literals)
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What one caller may do by one verb. `key` is its place in the configuration; None: not limited here."""
+
+    key: str
+    caller: str
+    verb: Verb
+    profiles: frozenset[str]
+    audiences: Names | None = None
+    scopes: Names | None = None
+    subjects: Names | None = None
+    client_ids: Names | None = None
+    max_ttl: int | None = None
+    claims: frozenset[str] | None = None
+    rate: Rate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of Issue, as far as rules limit it. `ttl` in seconds, the one that the token will have; None: not known."""
+
+    subject: str | None = None
+    audiences: Collection[str] = ()
+    scopes: Collection[str] = ()
+    client_id: str | None = None
+    ttl: int | None = None
+    claims: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Yes or no; the key of the configuration that decided (empty: none did, but the built-in rules); and why, in words for the caller."""
+
+    allowed: bool
+    key: str
+    words: str
+    stage: str = ""
+
+
+class _Table:
+    """One set of rules, looked up by dictionary; swapped as a whole."""
+
+    def __init__(self, rules: tuple[Rule, ...], now: float) -> None:
+        self.rules = rules
+        self.by_verb: dict[tuple[str, Verb], tuple[Rule, ...]] = {}
+        self.by_profile: dict[tuple[str, Verb, str], tuple[Rule, ...]] = {}
+        for rule in rules:
+            by_verb = (rule.caller, rule.verb)
+            self.by_verb[by_verb] = (*self.by_verb.get(by_verb, ()), rule)
+            for profile in rule.profiles:
+                by_profile = (rule.caller, rule.verb, profile)
+                self.by_profile[by_profile] = (*self.by_profile.get(by_profile, ()), rule)
+        self.buckets: dict[tuple[str, Verb], tuple[Bucket, ...]] = {}
+        for key, of_verb in self.by_verb.items():
+            rates = [rule.rate for rule in of_verb if rule.rate]
+            if rates:
+                self.buckets[key] = tuple(Bucket(rate, now) for rate in rates)
 
 
 class Policy:
-    """Decides before any work is done. `served` says, for people, where each plane listens.
-
-    `elsewhere`: what this process cannot do by its role, each in words that say who can.
-    """
+    """Decides. `served` says, for people, where each plane listens; `profiles` are those that exist."""
 
     def __init__(
-        self, profiles: Collection[str], served: Mapping[Plane, str], *, elsewhere: Mapping[Verb, str] | None = None
+        self,
+        profiles: Collection[str],
+        served: Mapping[Plane, str],
+        rules: Iterable[Rule] = (),
+        *,
+        elsewhere: Mapping[Verb, str] | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`elsewhere`: what this process cannot do by its role, each in words that say who can."""
         self._elsewhere = elsewhere or {}
+        self._planes = {verb: planes for verb, planes in SERVED.items() if verb not in self._elsewhere}
         self._profiles = frozenset(profiles)
         self._served = served
+        self._now = now
+        self._table = _Table(tuple(rules), now())
+
+    @property
+    def configured(self) -> bool:
+        """Whether there are rules: default deny."""
+        return bool(self._table.rules)
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """Those in force."""
+        return self._table.rules
+
+    def replace(self, rules: Iterable[Rule]) -> None:
+        """Put other rules in force, all at once. A rate that stays the same goes on where it was."""
+        before, table = self._table, _Table(tuple(rules), self._now())
+        for key, buckets in table.buckets.items():
+            old = before.buckets.get(key, ())
+            if [bucket.rate for bucket in old] == [bucket.rate for bucket in buckets]:
+                table.buckets[key] = old
+        self._table = table
+
+    def check_verb(self, caller: Caller, verb: Verb) -> None:
+        """Return if the caller may use the verb at all, on this plane; else `DeniedCallerError`. Looks at nothing of the request."""
+        table = self._table
+        if caller.plane in self._planes.get(verb, ()) and (not table.rules or (caller.name, verb) in table.by_verb):
+            return
+        if caller != SIDECAR:
+            raise _denied(self.decide(caller, verb))
+
+    def take(self, caller: Caller, verb: Verb, items: int) -> None:
+        """Count so many items of a verb. `OverloadedError`: more than a rate allows; nothing was counted."""
+        buckets = self._table.buckets.get((caller.name, verb))
+        if buckets:
+            now = self._now()
+            wait = max([bucket.wait(items, now) for bucket in buckets])
+            if wait > 0:
+                raise OverloadedError(
+                    f"more than this caller's rate for {verb.value}", stage="policy.rate", retry_after=wait
+                )
+            for bucket in buckets:
+                bucket.take(items)
 
     def check(self, caller: Caller, verb: Verb, profile: str | None) -> None:
-        """Return if the caller may; else `DeniedCallerError`. `profile` None: the verb concerns none in particular."""
+        """Return if the caller may use the verb with the profile; else `DeniedCallerError`. None: the verb concerns none in particular."""
+        self.check_verb(caller, verb)
+        if profile is None or (
+            profile in self._profiles
+            and (not self._table.rules or (caller.name, verb, profile) in self._table.by_profile or caller == SIDECAR)
+        ):
+            return
+        raise _denied(self.decide(caller, verb, profile))
+
+    def check_grant(self, caller: Caller, profile: str, wanted: Wanted) -> None:
+        """Return if a rule allows the whole of what is asked of Issue; else `DeniedCallerError`. `check` has gone before."""
+        table = self._table
+        if not table.rules or caller == SIDECAR:
+            return
+        for rule in table.by_profile.get((caller.name, Verb.ISSUE, profile), ()):
+            if _limit(rule, caller, wanted) is None:
+                return
+        raise _denied(self.decide(caller, Verb.ISSUE, profile, wanted))
+
+    def allowed(self, caller: Caller, verb: Verb) -> frozenset[str]:
+        """The profiles that the caller may use the verb with."""
+        table = self._table
+        if not table.rules:
+            return self._profiles
+        named = [rule.profiles for rule in table.by_verb.get((caller.name, verb), ())]
+        return self._profiles.intersection(frozenset().union(*named))
+
+    def decide(self, caller: Caller, verb: Verb, profile: str | None = None, wanted: Wanted | None = None) -> Verdict:
+        """The same decisions with their reason, for `can` and for what a denied caller is told."""
         if verb in self._elsewhere:
-            raise DeniedCallerError(self._elsewhere[verb], stage="policy.role")
-        if verb not in _BUILT_IN[caller.plane]:
-            other = Plane.ADMIN if caller.plane is Plane.APP else Plane.APP
-            raise DeniedCallerError(
-                f"{verb.value} is not served to {caller.name} on the {caller.plane.value} plane; "
-                f"it is on the {other.value} plane: {self._served[other]}",
-                stage="policy.verb",
+            return Verdict(False, "keys.role", self._elsewhere[verb], "policy.role")
+        planes = SERVED.get(verb, ())
+        if caller.plane not in planes:
+            where = (
+                " and ".join(f"the {plane.value} plane: {self._served[plane]}" for plane in planes)
+                or "the schedule alone"
             )
-        if profile is not None and profile not in self._profiles:
-            raise DeniedCallerError("the profile does not exist or is not for this caller", stage="policy.profile")
+            words = f"{verb.value} is not served to {caller.name} on the {caller.plane.value} plane; it is on {where}"
+            return Verdict(False, "", words, "policy.verb")
+        table = self._table
+        unknown = Verdict(False, "", "the profile does not exist or is not for this caller", "policy.profile")
+        if not table.rules:
+            if profile is not None and profile not in self._profiles:
+                return unknown
+            return Verdict(True, "", f"no policy is configured: the {caller.plane.value} plane may {verb.value}")
+        rules = table.by_verb.get((caller.name, verb), ())
+        if not rules:
+            own = next((rule.key.rpartition(".")[0] for rule in table.rules if rule.caller == caller.name), "policy")
+            return Verdict(False, own, f"no policy lets {caller.name} {verb.value}", "policy.verb")
+        if profile is not None:
+            fitting = [rule for rule in rules if profile in rule.profiles]
+            if not fitting or profile not in self._profiles:
+                return Verdict(False, f"{rules[0].key}.profiles", unknown.words, unknown.stage)
+            rules = tuple(fitting)
+        limits = [_limit(rule, caller, wanted or Wanted()) for rule in rules]
+        for rule, limit in zip(rules, limits, strict=True):
+            if limit is None:
+                return Verdict(True, rule.key, f"{caller.name} may {verb.value}")
+        name, words = next(limit for limit in limits if limit is not None)
+        return Verdict(False, f"{rules[0].key}.{name}", words, f"policy.{name}")
+
+
+def _denied(verdict: Verdict) -> DeniedCallerError:
+    return DeniedCallerError(verdict.words, stage=verdict.stage)
+
+
+def _limit(rule: Rule, caller: Caller, wanted: Wanted) -> tuple[str, str] | None:
+    """The first limit of the rule that forbids what is wanted, and the words for it; None: it allows all of it."""
+    subject = () if wanted.subject is None else (wanted.subject,)
+    client_id = () if wanted.client_id is None else (wanted.client_id,)
+    for name, one, names, given in (
+        ("subjects", "subject", rule.subjects, subject),
+        ("audiences", "audience", rule.audiences, wanted.audiences),
+        ("scopes", "scope", rule.scopes, wanted.scopes),
+        ("client_ids", "client_id", rule.client_ids, client_id),
+    ):
+        if names is not None:
+            for each in given:
+                if not names.allow(each, caller):
+                    return name, f"this caller may not ask for {one} {each[:64]!r}"
+    if rule.max_ttl is not None and wanted.ttl is not None and wanted.ttl > rule.max_ttl:
+        return "max_ttl", f"this caller may ask for a ttl of at most {rule.max_ttl}s, not {wanted.ttl}s"
+    if rule.claims is not None:
+        for each in wanted.claims:
+            if each not in rule.claims:
+                return "claims", f"this caller may not set claim {each[:64]!r}"
+    return None

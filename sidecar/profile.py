@@ -41,6 +41,7 @@ class Profile:
     max_ttl: int = 3600
     leeway: int = 5
     max_token_bytes: int = 4096
+    audit_validations: bool = False  # record accepted tokens, too
     claims: ClaimRules = field(default_factory=ClaimRules)
     published: bool = False
     rotate_every: int = 86400

@@ -23,7 +23,7 @@ class Rekey:
 
         async def commit() -> Changed:
             with self._audit.decision(caller, Verb.REKEY, profile, request_id) as decision:
-                decision.intend()
+                await decision.intend()
                 failpoint("rekey.intended")
                 changed = await self._keeper.rekey(profile)
                 decision.facts.update(ring_revision=changed.revision)

@@ -47,7 +47,7 @@ class RevokeKeys:
                 self._policy.check(caller, Verb.REVOKE_KEYS, profile)
                 alive()
                 facts: dict[str, object] = {"key_ids": sorted(key_ids)[:16], **({"why": why} if why else {})}
-                decision.intend(**facts)
+                await decision.intend(**facts)
                 failpoint("revoke_keys.intended")
                 changed = await self._keeper.compromise(profile, key_ids)
                 decision.facts.update(facts, ring_revision=changed.revision)

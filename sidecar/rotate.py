@@ -44,7 +44,7 @@ class Rotate:
                 self._policy.check(caller, Verb.ROTATE, profile)
                 alive()
                 facts: dict[str, object] = {"why": why} if why else {}
-                decision.intend(**facts)
+                await decision.intend(**facts)
                 failpoint("rotate.intended")
                 changed = await self._keeper.rotate(profile, uses, expected=expected, request_id=rotation_id)
                 decision.facts.update(facts, ring_revision=changed.revision)

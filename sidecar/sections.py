@@ -21,6 +21,8 @@ from sidecar.fields import (
     spell,
 )
 from sidecar.jose.suites import CONTENT, KEY_MANAGEMENT, SIGNATURES
+from sidecar.policy import SERVED, Verb
+from sidecar.rates import PATTERN as RATE
 
 PUBLISH_AHEAD = 1800  # seconds, of profiles whose JWKS others cache
 MOUNT_SECONDS = 180  # in which a kubelet renews the mount of a Secret; keys are prepared at least so long ahead there
@@ -131,6 +133,7 @@ PROFILE = Section(
             "As keys.max_staleness, for this profile; at most that and at least keys.propagation.",
             "keys.max_staleness",
         ),
+        "audit_validations": Field(Flag(), "Accepted tokens are put on record too, each by itself.", "false"),
         "published": Field(
             Flag(),
             f"Its public keys are in /.well-known/jwks.json; a successor is prepared {spell(PUBLISH_AHEAD)} ahead.",
@@ -198,10 +201,40 @@ KEYS = Section(
 )
 AUDIT = Section(
     {
-        "sink": Field(Choice(("stdout",), later=("file",)), "Where decisions are put on record.", '"stdout"'),
+        "sink": Field(
+            Text('"stdout" or "file:/absolute/path"', rf"stdout|file:{_PATH}"),
+            "Where decisions are put on record. stdout: the pipe took it. file: it is on the disk, chained and signed.",
+            '"stdout"',
+        ),
         "required": Field(Flag(), "No record, no answer: AUDIT_UNAVAILABLE.", "false"),
     }
 )
+_CALLER = Text('a caller\'s name such as "unix:app" or "tcp:app"', "(?:unix|tcp):[A-Za-z0-9._-]{1,64}")
+_NAME = Text('a name, a prefix such as "user-*", or "caller" for the caller\'s own name', _LINE.pattern)
+_PROFILES = Field(Texts(PROFILE_NAME, least=1), "The profiles that it may be used with.", required=True)
+_RATE = Field(
+    Text('a rate such as "100/s", "600/m" or "1000/h"', RATE),
+    "So many items in so much time, and as many at once; more is OVERLOADED. Each item of a batch counts.",
+    "no limit",
+)
+POLICY = Section(
+    {"caller": Field(_CALLER, "Whom it is about. Several policies may be about one.", required=True)},
+)
+POLICY_ISSUE = Section(
+    {
+        "profiles": _PROFILES,
+        "audiences": Field(Texts(_NAME), "The audiences that may be asked for.", "the profile's"),
+        "scopes": Field(Texts(_NAME), "The scopes that may be asked for.", "any"),
+        "subjects": Field(Texts(_NAME), "The subjects that may be named.", "any"),
+        "client_ids": Field(
+            Texts(_NAME), 'The client ids that may be named. "caller": its own name, which is also the default.', "any"
+        ),
+        "max_ttl": Field(Duration(1, 30 * 86400), "The longest lifetime that may be asked for.", "the profile's"),
+        "claims": Field(Texts(_CLAIM), "Names of the further claims that it may set.", "the profile's"),
+        "rate": _RATE,
+    }
+)
+POLICY_VERB = Section({"profiles": _PROFILES, "rate": _RATE})
 LOG = Section(
     {
         "level": Field(Choice(LOG_LEVELS), "The least severe log line that is written.", '"info"'),
@@ -210,7 +243,6 @@ LOG = Section(
 )
 TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG}
 TABLES_LATER = {
-    "policy": "policies per caller",
     "refresh": "refresh tokens",
     "envoy": "ext_authz",
     "tls": "mutual TLS",
@@ -222,6 +254,9 @@ SECTIONS: dict[str, Section] = {
     "profiles.NAME": PROFILE,
     "profiles.NAME.claims": CLAIMS,
     "keys": KEYS,
+    "policy.NAME": POLICY,
+    "policy.NAME.issue": POLICY_ISSUE,
+    "policy.NAME.VERB": POLICY_VERB,
     "audit": AUDIT,
     "log": LOG,
 }
@@ -252,7 +287,16 @@ def json_schema() -> JsonSchema:
         "propertyNames": {"pattern": f"^(?:{PROFILE_NAME.pattern})$"},
         "additionalProperties": profile,
     }
-    tables = {name: section.schema() for name, section in TABLES.items()} | {"listen": listen, "profiles": profiles}
+    verbs: dict[str, JsonSchema] = {
+        verb.value: (POLICY_ISSUE if verb is Verb.ISSUE else POLICY_VERB).schema() for verb in SERVED
+    }
+    policies: JsonSchema = {
+        "type": "object",
+        "propertyNames": {"pattern": f"^(?:{PROFILE_NAME.pattern})$"},
+        "additionalProperties": POLICY.schema(verbs),
+    }
+    tables: JsonSchema = {name: section.schema() for name, section in TABLES.items()}
+    tables |= {"listen": listen, "profiles": profiles, "policy": policies}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Token Sidecar configuration",

@@ -59,7 +59,7 @@ class Validate:
         """What the token says, or the first error of the contract that applies."""
         asked = demand.profiles[0] if len(demand.profiles) == 1 else ""
         with (
-            self._audit.decision(caller, Verb.VALIDATE, asked, request_id, quiet=True),
+            self._audit.decision(caller, Verb.VALIDATE, asked, request_id, quiet=True) as decision,
             self._metrics.token(Verb.VALIDATE, asked) as counted,
         ):
             for profile in demand.profiles:
@@ -75,6 +75,14 @@ class Validate:
                 required_scopes=demand.scopes,
                 now=self._keeper.now(),
             )
+            if found.profile.audit_validations:
+                decision.quiet, decision.profile = False, found.profile.name
+                decision.facts = {
+                    "key_id": found.key.facts.key_id,
+                    "subject_hash": self._audit.hashed(claims.subject),
+                    "token_id_hash": self._audit.hashed(claims.token_id),
+                    "expire_time": claims.expire_time,
+                }
             return Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims)
 
     async def _open(self, demand: Demand) -> tuple[Found, bytes, Settings]:

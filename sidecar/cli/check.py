@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ from sidecar.sections import HTTP_OFF, json_schema
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
+    from sidecar.policy import Rule
     from sidecar.profile import Profile
 
 
@@ -123,6 +126,7 @@ def effective(config: Config) -> str:
         f'max_staleness = "{spell(staleness)}"',
         f'max_skew = "{spell(first.max_skew)}"',
         f'refresh_interval = "{spell(keys.refresh_interval)}"',
+        *_policy(config.policy),
         "",
         "[audit]",
         f"sink = {_toml(config.audit.sink)}",
@@ -150,6 +154,7 @@ def _profile(profile: Profile) -> list[str]:
         f'max_ttl = "{spell(profile.max_ttl)}"',
         f'leeway = "{spell(profile.leeway)}"',
         f"max_token_bytes = {profile.max_token_bytes}",
+        f"audit_validations = {_toml(profile.audit_validations)}",
         f'max_staleness = "{spell(profile.max_staleness)}"',
         f"published = {_toml(profile.published)}",
     ]
@@ -166,6 +171,22 @@ def _profile(profile: Profile) -> list[str]:
         "# Built in, with any audience that a caller names; a profile of a file must name its own:",
         *(f"# {line}" for line in lines[1:]),
     ]
+
+
+def _policy(rules: Sequence[Rule]) -> list[str]:
+    lines: list[str] = []
+    for table, group in groupby(rules, key=lambda rule: rule.key.rpartition(".")[0]):
+        of_caller = list(group)
+        lines += ["", f"[{table}]", f"caller = {_toml(of_caller[0].caller)}"]
+        for rule in of_caller:
+            limits = {name: getattr(rule, name) for name in ("audiences", "scopes", "subjects", "client_ids")}
+            parts = [f"profiles = {_toml(sorted(rule.profiles))}"]
+            parts += [f"{name} = {_toml(names.texts)}" for name, names in limits.items() if names is not None]
+            parts += [f'max_ttl = "{spell(rule.max_ttl)}"'] if rule.max_ttl is not None else []
+            parts += [f"claims = {_toml(sorted(rule.claims))}"] if rule.claims is not None else []
+            parts += [f'rate = "{rule.rate}"'] if rule.rate else []
+            lines.append(f"{rule.verb.value} = {{ {', '.join(parts)} }}")
+    return lines
 
 
 def _address(address: Address) -> str:

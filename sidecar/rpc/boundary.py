@@ -1,7 +1,9 @@
 """The boundary: every call of ours passes here, once. Nothing else in the server catches `Exception`.
 
-In this order: a request id, the clock, admission, the deadline, the size, unpacking; then the verb; then packing, the status, one line in
-the log and one count in the metrics. Requests arrive as bytes, so that a malformed one gets the contract's error and not gRPC's.
+In this order: a request id, the clock, admission, who calls, whether that caller has this verb at all, the size, unpacking, the caller's
+rate, the deadline; then the verb; then packing, the wait for what must be on record, the status, one line in the log and one count in the
+metrics. Requests arrive as bytes, so that a malformed one gets the contract's error and not gRPC's. Whatever no verb has put on record is
+recorded here.
 """
 
 from __future__ import annotations
@@ -16,10 +18,20 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.message import DecodeError, Message
 
+from sidecar.audit import Audit
 from sidecar.caller import Caller
-from sidecar.errors import InternalError, InvalidRequestError, OverloadedError, SidecarError, Violation
+from sidecar.errors import (
+    ExpiredDeadlineError,
+    InternalError,
+    InvalidRequestError,
+    OverloadedError,
+    SidecarError,
+    UnavailableAuditError,
+    Violation,
+)
 from sidecar.logs import frames, get_logger
 from sidecar.metrics import Metrics
+from sidecar.policy import Policy, Verb
 from sidecar.rpc.status import CODES, REQUEST_ID_KEY, trailers
 
 UNARY_BYTES = 64 * 1024
@@ -35,9 +47,16 @@ _log = get_logger()
 Context = grpc.aio.ServicerContext[Any, Any]
 RequestT = TypeVar("RequestT", bound=Message)
 
+Identify = Callable[[Context], Caller]
+"""Who calls. It may look at the connection or at the call; a `SidecarError` says that it is nobody we know."""
 
-class ExpiredDeadlineError(Exception):
-    """The caller has gone: do no more work for it. gRPC's own status, so without a reason."""
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What one server knows of its callers: how to tell who calls, and what to call whoever cannot be told."""
+
+    identify: Identify
+    nobody: Caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +67,8 @@ class Call(Generic[RequestT]):
     request: RequestT
     request_id: str
     context: Context
+    refused: Callable[[SidecarError, str], None]
+    """Record that an item was refused, and its profile, unless a verb has done so."""
 
     def alive(self) -> None:
         """Raise if the caller's deadline has passed."""
@@ -59,8 +80,10 @@ class Call(Generic[RequestT]):
 class Boundary:
     """Shared by all servers of the process, so that admission and metrics see all calls."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, policy: Policy, audit: Audit) -> None:
         self._metrics = metrics
+        self._policy = policy
+        self._audit = audit
         self._in_work = 0
         self._quota = _Quota(REJECTIONS_LOGGED)
 
@@ -68,42 +91,64 @@ class Boundary:
         self,
         service: str,
         name: str,
+        verb: Verb,
         kind: type[RequestT],
         serve: Callable[[Call[RequestT]], Awaitable[Message]],
-        caller: Caller,
+        door: Door,
         *,
         limit: int = UNARY_BYTES,
+        items: Callable[[RequestT], int] = lambda _: 1,
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
-        """A handler that takes and gives bytes. `caller`: who this server's socket stands for."""
+        """A handler that takes and gives bytes. `items` says how many tokens a request is about, or refuses it."""
         method = f"{service}/{name}"
+        audit, policy = self._audit, self._policy
 
         async def handle(data: bytes, context: Context) -> bytes:
             started = time.perf_counter()
             request_id = _request_id(context)
             self._in_work += 1
             self._metrics.in_flight.set(self._in_work)
-            code, reason, error = "OK", "", None
+            code, reason, error, answer = "OK", "", None, b""
+            caller, profile, mark = door.nobody, "", audit.taken
+
+            def refused(failure: BaseException, of: str = "") -> None:
+                audit.decision(caller, verb, of or profile, request_id).failed(failure)
+
             try:
-                if self._in_work > AT_ONCE:
-                    raise OverloadedError
-                call = Call(caller, _unpacked(kind, data, limit), request_id, context)
-                call.alive()
-                answer = (await serve(call)).SerializeToString()
-                context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-                return answer
-            except SidecarError as known:
-                error = known
-            except ExpiredDeadlineError:
-                code = "DEADLINE_EXCEEDED"
-            except Exception as unknown:  # noqa: BLE001 - here and nowhere else
-                _log.error(
-                    "call.failed",
-                    method=method,
-                    request_id=request_id,
-                    error_type=type(unknown).__name__,
-                    frames=frames(unknown),
-                )
-                error = InternalError()
+                try:
+                    if self._in_work > AT_ONCE:
+                        raise OverloadedError
+                    caller = door.identify(context)
+                    policy.check_verb(caller, verb)
+                    request = _unpacked(kind, data, limit)
+                    profile = getattr(request, "profile", "")
+                    policy.take(caller, verb, items(request))
+                    call = Call(caller, request, request_id, context, refused)
+                    call.alive()
+                    answer = (await serve(call)).SerializeToString()
+                except ExpiredDeadlineError as late:
+                    code = "DEADLINE_EXCEEDED"
+                    refused(late)
+                except SidecarError as known:
+                    error = known
+                    refused(known)
+                except Exception as unknown:  # noqa: BLE001 - here and nowhere else
+                    _log.error(
+                        "call.failed",
+                        method=method,
+                        request_id=request_id,
+                        error_type=type(unknown).__name__,
+                        frames=frames(unknown),
+                    )
+                    error = InternalError()
+                    refused(unknown)
+                if audit.required and audit.taken != mark:
+                    await audit.on_record()
+                if code == "OK" and error is None:
+                    context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
+                    return answer
+            except UnavailableAuditError as lost:
+                error = lost
             except BaseException:
                 code = "CANCELLED"
                 raise

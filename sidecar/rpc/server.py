@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2_grpc
 from sidecar.caller import Caller, Plane
 from sidecar.config import Address
 from sidecar.rpc import reflection
-from sidecar.rpc.boundary import BATCH_BYTES, Boundary
+from sidecar.rpc.boundary import BATCH_BYTES, Boundary, Door
 from sidecar.rpc.health import Health
 from sidecar.rpc.servicers import ADMIN_SERVICE, TOKEN_SERVICE, Verbs, admin_service, token_service
 
@@ -56,10 +56,11 @@ class Server:
         self._lock: int | None = None
         self._bound = False  # the socket file is ours to remove
         caller = Caller(address.caller, plane)
+        door = Door(lambda _context: caller, caller)  # the address is the caller
         self._server = grpc.aio.server(options=OPTIONS)
-        services = [token_service(verbs, boundary, caller)]
+        services = [token_service(verbs, boundary, door)]
         if plane is Plane.ADMIN:
-            services.append(admin_service(verbs, boundary, caller))
+            services.append(admin_service(verbs, boundary, door))
         self._server.add_generic_rpc_handlers((*services, *reflection.handlers((*SERVICES[plane], HEALTH_SERVICE))))
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
 

@@ -16,15 +16,15 @@ import grpc
 from google.protobuf.message import Message
 from tokensidecar.v1 import admin_service_pb2 as admin, token_service_pb2 as pb
 
-from sidecar.caller import Caller
 from sidecar.errors import InvalidRequestError, SidecarError, UnimplementedError, Violation
 from sidecar.issue import Draft, Issue
 from sidecar.keyring import KeyUse
 from sidecar.keys import Keys
+from sidecar.policy import Verb
 from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
 from sidecar.rpc import messages
-from sidecar.rpc.boundary import BATCH_BYTES, Boundary, Call, RequestT
+from sidecar.rpc.boundary import BATCH_BYTES, Boundary, Call, Door, RequestT
 from sidecar.validate import Validate
 
 ITEMS = 1000
@@ -53,36 +53,37 @@ class Verbs:
     """A random token id, at least 128 bits."""
 
 
-def token_service(verbs: Verbs, boundary: Boundary, caller: Caller) -> grpc.GenericRpcHandler:
-    """TokenService, as the server of one socket registers it; that socket stands for `caller`."""
+def token_service(verbs: Verbs, boundary: Boundary, door: Door) -> grpc.GenericRpcHandler:
+    """TokenService, as the server of one address registers it."""
     service = _TokenServicer(verbs)
-    wrap = partial(boundary.wrap, TOKEN_SERVICE, caller=caller)
+    wrap = partial(boundary.wrap, TOKEN_SERVICE, door=door)
+    batch = partial(wrap, limit=BATCH_BYTES, items=lambda request: _count(len(request.requests)))
     return grpc.method_handlers_generic_handler(
         TOKEN_SERVICE,
         {
-            "Issue": wrap("Issue", pb.IssueRequest, service.issue),
-            "Validate": wrap("Validate", pb.ValidateRequest, service.validate),
-            "BatchIssue": wrap("BatchIssue", pb.BatchIssueRequest, service.batch_issue, limit=BATCH_BYTES),
-            "BatchValidate": wrap("BatchValidate", pb.BatchValidateRequest, service.batch_validate, limit=BATCH_BYTES),
-            "Refresh": wrap("Refresh", pb.RefreshRequest, _not_yet),
-            "Revoke": wrap("Revoke", pb.RevokeRequest, _not_yet),
-            "Rotate": wrap("Rotate", pb.RotateRequest, service.rotate),
-            "GetJwks": wrap("GetJwks", pb.GetJwksRequest, service.get_jwks),
+            "Issue": wrap("Issue", Verb.ISSUE, pb.IssueRequest, service.issue),
+            "Validate": wrap("Validate", Verb.VALIDATE, pb.ValidateRequest, service.validate),
+            "BatchIssue": batch("BatchIssue", Verb.ISSUE, pb.BatchIssueRequest, service.batch_issue),
+            "BatchValidate": batch("BatchValidate", Verb.VALIDATE, pb.BatchValidateRequest, service.batch_validate),
+            "Refresh": wrap("Refresh", Verb.REFRESH, pb.RefreshRequest, _not_yet),
+            "Revoke": wrap("Revoke", Verb.REVOKE, pb.RevokeRequest, _not_yet),
+            "Rotate": wrap("Rotate", Verb.ROTATE, pb.RotateRequest, service.rotate),
+            "GetJwks": wrap("GetJwks", Verb.GET_JWKS, pb.GetJwksRequest, service.get_jwks),
         },
     )
 
 
-def admin_service(verbs: Verbs, boundary: Boundary, caller: Caller) -> grpc.GenericRpcHandler:
+def admin_service(verbs: Verbs, boundary: Boundary, door: Door) -> grpc.GenericRpcHandler:
     """AdminService, for the sockets of the admin plane alone."""
     service = _AdminServicer(verbs)
-    wrap = partial(boundary.wrap, ADMIN_SERVICE, caller=caller)
+    wrap = partial(boundary.wrap, ADMIN_SERVICE, door=door)
     return grpc.method_handlers_generic_handler(
         ADMIN_SERVICE,
         {
-            "ListKeys": wrap("ListKeys", admin.ListKeysRequest, service.list_keys),
-            "RevokeKeys": wrap("RevokeKeys", admin.RevokeKeysRequest, service.revoke_keys),
-            "RevokeSubject": wrap("RevokeSubject", admin.RevokeSubjectRequest, _not_yet),
-            "RevokeTokenId": wrap("RevokeTokenId", admin.RevokeTokenIdRequest, _not_yet),
+            "ListKeys": wrap("ListKeys", Verb.LIST_KEYS, admin.ListKeysRequest, service.list_keys),
+            "RevokeKeys": wrap("RevokeKeys", Verb.REVOKE_KEYS, admin.RevokeKeysRequest, service.revoke_keys),
+            "RevokeSubject": wrap("RevokeSubject", Verb.REVOKE_SUBJECT, admin.RevokeSubjectRequest, _not_yet),
+            "RevokeTokenId": wrap("RevokeTokenId", Verb.REVOKE_TOKEN_ID, admin.RevokeTokenIdRequest, _not_yet),
         },
     )
 
@@ -105,12 +106,12 @@ class _TokenServicer:
 
     async def batch_issue(self, call: Call[pb.BatchIssueRequest]) -> pb.BatchIssueResponse:
         issue, fresh_id = self._verbs.issue, self._verbs.fresh_id
-        _count(len(call.request.requests))
 
         async def draft(request: pb.IssueRequest) -> Draft | pb.IssueResult:
             try:
                 return issue.draft(call.caller, messages.grant(request), call.request_id, fresh_id())
             except SidecarError as error:
+                call.refused(error, request.profile)
                 return pb.IssueResult(error=messages.item_error(error))
 
         async def make(drafted: Draft | pb.IssueResult) -> pb.IssueResult:
@@ -134,13 +135,12 @@ class _TokenServicer:
         return pb.BatchIssueResponse(results=await _each(call, drafts, make))
 
     async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
-        _count(len(call.request.requests))
-
         async def one(request: pb.ValidateRequest) -> pb.ValidateResult:
             try:
                 accepted = await self._verbs.validate(call.caller, messages.demand(request), call.request_id)
                 return pb.ValidateResult(response=messages.accepted(accepted, with_claims=request.with_claims))
             except SidecarError as error:
+                call.refused(error, request.profiles[0] if len(request.profiles) == 1 else "")
                 return pb.ValidateResult(error=messages.item_error(error))
 
         # Validating has no effect while there are no one-time profiles, so the answer's size can be judged when it is there.
@@ -217,9 +217,10 @@ class _AdminServicer:
         )
 
 
-def _count(items: int) -> None:
+def _count(items: int) -> int:
     if not 1 <= items <= ITEMS:
         raise InvalidRequestError(Violation("requests", f"1 to {ITEMS} items, not {items}"))
+    return items
 
 
 async def _each(

@@ -75,7 +75,7 @@ def test_each_decision_is_one_record(own: tuple[RunningSidecar, Plane, Plane]) -
         ("two", "unix:app", "app", "validate", "default", "outcome", "TOKEN_INVALID", "gate.segments"),
         ("three", "unix:app", "app", "validate", "default", "outcome", "TOKEN_AUDIENCE_MISMATCH", None),
         ("four", "unix:app", "app", "issue", "none", "outcome", "CALLER_DENIED", "policy.profile"),
-        ("five", "unix:app", "app", "rotate", "default", "outcome", "CALLER_DENIED", "policy.verb"),
+        ("five", "unix:app", "app", "rotate", "", "outcome", "CALLER_DENIED", "policy.verb"),
     ]
     assert found[0]["key_id"] == issued.key_id
     assert found[0]["expire_time"] == issued.expire_time.seconds

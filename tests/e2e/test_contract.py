@@ -223,7 +223,6 @@ def test_calls_of_later_work_are_not_implemented(app: Plane, admin: Plane) -> No
     for rpc, request in (
         (app.refresh, pb.RefreshRequest(refresh_token="t")),
         (app.revoke, pb.RevokeRequest(token="t")),
-        (admin.refresh, pb.RefreshRequest()),
         (admin.revoke_subject, subject),
         (admin.revoke_token_id, admin_pb.RevokeTokenIdRequest(profile="default", token_id="t")),
     ):

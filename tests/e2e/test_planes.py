@@ -33,11 +33,28 @@ def test_a_verb_on_the_wrong_plane_is_denied_and_the_right_one_is_named(
     assert getattr(sidecar, f"{right}_tcp") in refusal.message
 
 
-def test_a_batch_on_the_wrong_plane_is_denied_item_by_item(admin: Plane) -> None:
-    issued = admin.batch_issue(pb.BatchIssueRequest(requests=[ISSUE]), timeout=SECONDS).results
-    checked = admin.batch_validate(pb.BatchValidateRequest(requests=[VALIDATE]), timeout=SECONDS).results
-    for (result,) in (issued, checked):
-        assert result.error.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
+def test_a_batch_on_the_wrong_plane_is_denied_as_a_whole(admin: Plane) -> None:
+    for rpc, request in (
+        (admin.batch_issue, pb.BatchIssueRequest(requests=[ISSUE] * 3)),
+        (admin.batch_validate, pb.BatchValidateRequest(requests=[VALIDATE] * 3)),
+    ):
+        refusal = refused(rpc, request)
+        assert refusal.reason == "CALLER_DENIED"
+        assert "the app plane" in refusal.message
+
+
+def test_a_verb_on_the_wrong_plane_is_denied_whatever_the_request_says(app: Plane, admin: Plane) -> None:
+    """Not a word about what is wrong with it: nobody looked."""
+    for rpc, request in (
+        (admin.issue, pb.IssueRequest()),
+        (admin.validate, pb.ValidateRequest()),
+        (admin.batch_issue, pb.BatchIssueRequest()),
+        (admin.refresh, pb.RefreshRequest()),
+        (admin.revoke, pb.RevokeRequest()),
+        (app.rotate, pb.RotateRequest(key_use=99, profile="x" * 70_000)),  # type: ignore[arg-type]
+    ):
+        refusal = refused(rpc, request)
+        assert (refusal.reason, refusal.fields) == ("CALLER_DENIED", {})
 
 
 @pytest.mark.parametrize("rpc", ["list_keys", "revoke_keys", "revoke_subject", "revoke_token_id"])

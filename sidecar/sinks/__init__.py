@@ -1,0 +1,1 @@
+"""Doors for audit records: one sink per module; each says what it promises."""
