@@ -117,7 +117,7 @@ class App:
         self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
         self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
         self._rekey = Rekey(self.keeper, self._audit, self._commits)
-        verbs = Verbs(
+        verbs = self.verbs = Verbs(
             issue=Issue(self.keeper, policy, self._audit, self.metrics),
             validate=Validate(self.keeper, policy, self._audit, self.metrics),
             rotate=self._rotate,
