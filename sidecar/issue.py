@@ -41,11 +41,13 @@ class Draft:
     def size(self) -> int:
         """The token's size in bytes, before it is made, exactly. Base64url within base64url where nested."""
         encryption, signature = self.keys.encryption, self.keys.signature
-        settings, payload = encryption.facts.settings, len(self.claims.payload)
+        length, typ, cty = len(self.claims.payload), self.keys.inner.facts.settings.typ, ""
         if signature:
-            inner = sign.size(payload, signature.material, typ=signature.facts.settings.typ)
-            return encrypt.size(inner, encryption.material, content=settings.content, cty="JWT")
-        return encrypt.size(payload, encryption.material, content=settings.content, typ=settings.typ)
+            length, typ, cty = sign.size(length, signature.material, typ=typ), "", "JWT"
+        if encryption:
+            content = encryption.facts.settings.content
+            length = encrypt.size(length, encryption.material, content=content, cty=cty, typ=typ)
+        return length
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +118,29 @@ class Issue:
                     raise InvalidRequestError(
                         Violation("ttl", "the token would outlive the key that makes it; ask for less")
                     )
-        return Draft(claims, keys)
-
-    def _make(self, draft: Draft) -> Issued:
-        keys, claims = draft.keys, draft.claims
-        encryption, signature = keys.encryption, keys.signature
-        settings = encryption.facts.settings
-        if signature:
-            inner = sign.sign(claims.payload, signature.material, typ=signature.facts.settings.typ)
-            token = encrypt.encrypt(inner.encode(), encryption.material, content=settings.content, cty="JWT")
-        else:
-            token = encrypt.encrypt(claims.payload, encryption.material, content=settings.content, typ=settings.typ)
-        if len(token) > keys.profile.max_token_bytes:
+        draft = Draft(claims, keys)
+        if draft.size > keys.profile.max_token_bytes:
             raise InvalidRequestError(
                 Violation(
                     "claims",
-                    f"the token would have {len(token)} bytes, and profile {keys.profile.name!r} allows "
+                    f"the token would have {draft.size} bytes, and profile {keys.profile.name!r} allows "
                     f"{keys.profile.max_token_bytes}; send fewer or shorter claims",
                 )
             )
-        return Issued(token, encryption.facts.key_id, claims)
+        return draft
+
+    def _make(self, draft: Draft) -> Issued:
+        keys, claims = draft.keys, draft.claims
+        payload, typ, cty = claims.payload, keys.inner.facts.settings.typ, ""
+        if keys.signature:
+            payload = sign.sign(payload, keys.signature.material, typ=typ).encode()
+            typ, cty = "", "JWT"
+        if keys.encryption:
+            content = keys.encryption.facts.settings.content
+            token = encrypt.encrypt(payload, keys.encryption.material, content=content, cty=cty, typ=typ)
+        else:
+            token = payload.decode()
+        return Issued(token, keys.outer.facts.key_id, claims)
 
     def _facts(self, issued: Issued) -> dict[str, object]:
         return {
@@ -148,8 +153,8 @@ class Issue:
 
 def _settings(keys: Issuing) -> Settings:
     """Those of the innermost key, which Validate goes by, with the shorter lifetime of both: neither key may be outlived."""
-    inner = (keys.signature or keys.encryption).facts.settings
-    return replace(inner, max_ttl=min(inner.max_ttl, keys.encryption.facts.settings.max_ttl))
+    inner, outer = keys.inner.facts.settings, keys.outer.facts.settings
+    return replace(inner, max_ttl=min(inner.max_ttl, outer.max_ttl)) if outer.max_ttl < inner.max_ttl else inner
 
 
 def _wanted(claims: Claims) -> Wanted:

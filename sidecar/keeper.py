@@ -273,9 +273,9 @@ class Keeper:
         return [json.loads(jwk) for jwk in public if jwk is not None], opened.ring.revision
 
     def uses(self, profile: str) -> tuple[KeyUse, ...]:
-        """The uses that the profile's ring has keys for now, by the format of its newest encryption key."""
-        newest = self._opened(profile).ring.newest(KeyUse.ENCRYPTION)
-        return uses_of(newest.settings.format if newest else self.profiles[profile].format)
+        """The uses that the profile's ring has keys for now, by the format of its newest key."""
+        latest = self._opened(profile).ring.latest()
+        return uses_of(latest.settings.format if latest else self.profiles[profile].format)
 
     def data_keys_time(self, profile: str) -> float:
         """When the ring's data keys were made, in store time."""
@@ -693,7 +693,7 @@ def _fresh(
     """New keys as proposed."""
     material, facts = [], []
     for each in proposed:
-        made = jose_keys.generate(each.algorithm)
+        made = jose_keys.generate(each.algorithm, curve=each.settings.curve)
         material.append(made)
         facts.append(Key(made.key_id, each.use, made.algorithm, each.settings, create_time=now, activate_time=activate))
     return tuple(material), tuple(facts)

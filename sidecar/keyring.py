@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from enum import Enum
 
 from sidecar.errors import ChangedRingError, InvalidRequestError, Violation
+from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.profile import Format, Profile
 
 REQUESTS_KEPT = 16
@@ -66,6 +67,7 @@ class Settings:
     max_staleness: int
     max_skew: int
     content: str = ""  # JWE enc, for encryption keys
+    curve: str = ""  # of an encryption key that agrees on keys
     revision: int = 1  # of the configuration that they came from
 
     @classmethod
@@ -79,6 +81,7 @@ class Settings:
             max_staleness=profile.max_staleness,
             max_skew=profile.max_skew,
             content=profile.content if use is KeyUse.ENCRYPTION else "",
+            curve=profile.curve if use is KeyUse.ENCRYPTION and KEY_MANAGEMENT[profile.encrypt].agrees else "",
             revision=profile.settings_revision,
         )
 
@@ -185,6 +188,10 @@ class Ring:
         """The key of this use that was made last, whatever its state."""
         return next((k for k in reversed(self.keys) if k.use is use), None)
 
+    def latest(self) -> Key | None:
+        """The key that was made last of all: its format is what the profile's tokens have, or will have."""
+        return max(self.keys, key=lambda key: key.create_time, default=None)
+
     def proposed(self, profile: Profile, *, alone: bool) -> tuple[Proposal, ...]:
         """The next keys, one for each use of the format.
 
@@ -198,10 +205,9 @@ class Ring:
                 return Proposal.of(profile, use)
             return Proposal.as_key(newest)
 
-        encryption = next_of(KeyUse.ENCRYPTION)
-        if encryption.settings.format is not Format.NESTED:
-            return (encryption,)
-        return encryption, next_of(KeyUse.SIGNATURE)
+        latest = self.latest()
+        leading = next_of(latest.use) if latest else Proposal.of(profile, uses_of(profile.format)[0])
+        return tuple(next_of(use) for use in uses_of(leading.settings.format))
 
     def differing(self, profile: Profile) -> tuple[str, ...]:
         """What the configuration says otherwise than the newest keys: names such as `encryption.max_ttl`."""
@@ -296,7 +302,11 @@ class Ring:
 
 def uses_of(format_: Format) -> tuple[KeyUse, ...]:
     """The uses that a format has keys for."""
-    return (KeyUse.ENCRYPTION, KeyUse.SIGNATURE) if format_ is Format.NESTED else (KeyUse.ENCRYPTION,)
+    return {
+        Format.NESTED: (KeyUse.ENCRYPTION, KeyUse.SIGNATURE),
+        Format.ENCRYPTED: (KeyUse.ENCRYPTION,),
+        Format.SIGNED: (KeyUse.SIGNATURE,),
+    }[format_]
 
 
 def _end(key: Key) -> float:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sidecar.errors import StaleStateError
-from sidecar.keyring import Key, KeyUse
-from sidecar.profile import Format
+from sidecar.keyring import Key, KeyUse, uses_of
 
 if TYPE_CHECKING:
     from sidecar.jose.keys import Material
@@ -26,12 +25,26 @@ class LiveKey:
 
 @dataclass(frozen=True, slots=True)
 class Issuing:
-    """What makes a token now. `signature` is None where the format has no inner layer."""
+    """What makes a token now. `signature` is None where the format has no inner layer, `encryption` where it has no other."""
 
     profile: Profile
     ring_revision: int
-    encryption: LiveKey
+    encryption: LiveKey | None
     signature: LiveKey | None
+
+    @property
+    def outer(self) -> LiveKey:
+        """The key of the outermost layer."""
+        key = self.encryption or self.signature
+        assert key is not None  # noqa: S101 # made with one
+        return key
+
+    @property
+    def inner(self) -> LiveKey:
+        """The key of the innermost layer, by whose settings claims are judged."""
+        key = self.signature or self.encryption
+        assert key is not None  # noqa: S101 # made with one
+        return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +83,9 @@ class Live:
     def issuing(self, now: float) -> Issuing:
         """The active keys at store time `now`. `StaleStateError`: there are none, which only an old state can show."""
         if self._issuing is None or not self._since <= now < self._until:
-            encryption = self._active(KeyUse.ENCRYPTION, now)
-            nested = encryption.facts.settings.format is Format.NESTED
-            signature = self._active(KeyUse.SIGNATURE, now) if nested else None
+            uses = self._uses(now)
+            encryption = self._active(KeyUse.ENCRYPTION, now) if KeyUse.ENCRYPTION in uses else None
+            signature = self._active(KeyUse.SIGNATURE, now) if KeyUse.SIGNATURE in uses else None
             changes = (
                 t for key in self.opened.ring.keys for t in (key.activate_time, key.retire_time) if t is not None
             )
@@ -84,6 +97,12 @@ class Live:
         """The key of that id and use, if it opens at store time `now`."""
         found = self._found.get(key_id)
         return found[0] if found is not None and now < found[1] and found[0].key.facts.use is use else None
+
+    def _uses(self, now: float) -> tuple[KeyUse, ...]:
+        """The uses that a token takes now: by the format of the key that was activated last. A former format may have left a key behind."""
+        active = [key for use in KeyUse if (key := self.opened.ring.active(use, now))]
+        latest = max(active, key=lambda key: key.activate_time, default=None)
+        return uses_of(latest.settings.format if latest else self.profile.format)
 
     def _active(self, use: KeyUse, now: float) -> LiveKey:
         facts = self.opened.ring.active(use, now)

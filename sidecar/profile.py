@@ -15,6 +15,7 @@ class Format(Enum):
 
     NESTED = "nested"  # JWS inside JWE
     ENCRYPTED = "encrypted"  # JWE alone, symmetric: whoever can open can also make
+    SIGNED = "signed"  # JWS alone: everybody on the way can read it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Profile:
     format: Format = Format.NESTED
     sign: str = "ES256"  # JWS alg; empty for Format.ENCRYPTED
     encrypt: str = "A256KW"  # JWE alg
+    curve: str = "P-256"  # of `encrypt`, where it agrees on keys
     content: str = "A256GCM"  # JWE enc
     typ: str = "at+jwt"
     ttl: int = 300
