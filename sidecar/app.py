@@ -17,7 +17,7 @@ import uvloop
 
 from sidecar import __version__, directories, logs, process
 from sidecar.audit import Audit
-from sidecar.backends import Passive, Telling, open_kms, open_store
+from sidecar.backends import Passive, Telling, open_further_kms, open_kms, open_store
 from sidecar.caller import SIDECAR, Plane
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
@@ -94,7 +94,8 @@ class App:
         self.store = await self._opened_store(clock)
         failpoint("start.store_made")
         kms, pins = await open_kms(config.keys, self.store), Pins(config.state_dir / PINS_FILE)
-        self.keeper = Keeper(config.profiles, self.store, kms, clock, pins=pins)
+        further = await open_further_kms(config.keys, self.store)
+        self.keeper = Keeper(config.profiles, self.store, kms, clock, further_kms=further, pins=pins)
         await self.keeper.start()
         spread = random.random()  # noqa: S311 - to be apart from other keepers
         self.duties = Duties(self.keeper, self.store, holder=secrets.token_hex(8), spread=spread)

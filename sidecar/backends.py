@@ -65,6 +65,11 @@ async def open_store(keys: Keys, clock: Clock, *, keeping: bool) -> Store:
     return await STORES[keys.scheme](keys, clock, keeping=keeping)
 
 
+async def open_further_kms(keys: Keys, store: Store) -> dict[Role, Kms]:
+    """What else may open the data keys of each role. `UnavailableKmsError`."""
+    return {role: await _file_kek(keys.further_kek_path(role), store, make=False) for role in keys.further_keks}
+
+
 async def open_kms(keys: Keys, store: Store, *, may_make: bool = True) -> dict[Role, Kms]:
     """What wraps the data keys of each role that this process has; one that serves several is opened once.
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from sidecar import directories, rules
 from sidecar.caller import Plane
+from sidecar.duties import DOCUMENT as DUTIES
 from sidecar.fields import Choice, Kind, Section, spell
 from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.keyring import Role
@@ -98,6 +99,7 @@ class Keys:
     mounted: bool = False
     in_cluster: bool = False
     service_account: Path = SERVICE_ACCOUNT
+    further_keks: Mapping[Role, str] = field(default_factory=dict)
 
     @property
     def scheme(self) -> str:
@@ -123,6 +125,10 @@ class Keys:
     def kek_path(self, role: Role) -> Path:
         """The file of that role's key-encryption key."""
         return Path(self.keks[role].removeprefix("file:"))
+
+    def further_kek_path(self, role: Role) -> Path:
+        """The file of the one that may open that role's part too."""
+        return Path(self.further_keks[role].removeprefix("file:"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,6 +421,7 @@ class _Reader:
             mounted=_mounted(store),
             in_cluster=bool(self._env.get("KUBERNETES_SERVICE_HOST")),
             service_account=Path(found.get("service_account", SERVICE_ACCOUNT)),
+            further_keks=self._further_keks(found.get("further_kek", {}), role),
         )
         if keys.in_cluster and keys.private and not keys.single_pod:
             self._notes.append(
@@ -457,11 +464,18 @@ class _Reader:
                 keks[Role(name)] = one
         return keks
 
+    @staticmethod
+    def _further_keks(given: str | dict[str, str], role: str) -> dict[Role, str]:
+        named = given if isinstance(given, dict) else dict.fromkeys(ROLES[role], given)
+        return {Role(name): named[name] for name in ROLES[role] if name in named}
+
     # -- profiles
 
     def _profiles(self, found: object, keys: dict[str, Any]) -> dict[str, Profile]:
         timing: dict[str, Any] = {
-            name: keys[name] for name in ("rotate_every", "propagation", "max_staleness", "max_skew") if name in keys
+            name: keys[name]
+            for name in ("rotate_every", "propagation", "max_staleness", "max_skew", "settings_revision")
+            if name in keys
         }
         if not isinstance(found, dict):
             self._problem("profiles", "must be a table of profiles: [profiles.default]")
@@ -480,6 +494,9 @@ class _Reader:
                 PROFILE_NAME.read(name)
             except ValueError as error:
                 self._problem(key, f"the name of a profile {error}")
+                continue
+            if name == DUTIES:
+                self._problem(key, "is the name of a document of the store's own; take another one")
                 continue
             profiles[name] = self._profile(name, key, table, timing)
         return profiles

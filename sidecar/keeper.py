@@ -38,7 +38,7 @@ from sidecar.errors import (
 )
 from sidecar.failpoints import failpoint
 from sidecar.jose import keys as jose_keys
-from sidecar.keyring import Key, KeyState, KeyUse, Proposal, Ring, Role, uses_of
+from sidecar.keyring import PUBLISH_AHEAD, Key, KeyState, KeyUse, Proposal, Ring, Role, uses_of
 from sidecar.live import Found, Issuing, Live
 from sidecar.logs import get_logger
 from sidecar.pins import Pin, Pins
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from sidecar.ports import Clock, Kms, Store
     from sidecar.profile import Profile
 
-PUBLISH_AHEAD = 1800.0  # seconds; Envoy caches a JWKS for 10 minutes, Istio for 20
 UNKNOWN_SECONDS = 0.25  # how long one refresh answers for every unknown kid
+WHOLE_SECONDS = 60.0  # how long a revision that is the same is taken for the same document
 ATTEMPTS = 5  # at a compare-and-set that others keep winning
 
 _log = get_logger()
@@ -115,6 +115,7 @@ class Keeper:
         self._pins = pins or Pins(None)
         self._live: dict[str, Live] = {}
         self._read: dict[str, _Reading] = {}
+        self._loaded: dict[str, float] = {}  # by profile: when the whole document was looked at, by the boot-time clock
         self._offset = 0.0  # store time less boot time
         self._alarms: dict[str, str] = {}  # by profile: why its ring is taken for rolled back
         self._differing: dict[str, tuple[str, ...]] = {}
@@ -350,14 +351,16 @@ class Keeper:
 
     async def _take_in(self, name: str, stored: int, before: Live | None, pin: Pin | None, reading: _Reading) -> None:
         """Look at the stored revision, and take the ring in if it is not the one that was live when the read began."""
-        known = before.opened.ring.revision if before else 0
-        if stored == known and name not in self._alarms:
-            if before is not None:
+        known = before.opened.ring if before else None
+        recent = self._clock.boot() - self._loaded.get(name, -math.inf) < WHOLE_SECONDS
+        if recent and stored == (known.revision if known else 0) and name not in self._alarms:
+            if known:
                 self._mark_read(name, reading)
             return
         self._take(name, await self._load(name), pin, reading)
-        if name not in self._alarms:
-            _log.info("ring.taken_in", profile=name, ring_revision=self._opened(name).ring.revision)
+        live = self._live.get(name)
+        if name not in self._alarms and live and live.opened.ring != known:
+            _log.info("ring.taken_in", profile=name, ring_revision=live.opened.ring.revision)
 
     # Changing
 
@@ -563,7 +566,9 @@ class Keeper:
     # Store and memory
 
     async def _load(self, name: str) -> Opened | None:
+        looked = self._clock.boot()
         document = await self._store.load(name)
+        self._loaded[name] = looked
         if document is None:
             return None
         live = self._live.get(name)

@@ -21,6 +21,7 @@ from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.profile import Format, Profile
 
 REQUESTS_KEPT = 16
+PUBLISH_AHEAD = 1800  # seconds; Envoy caches a JWKS for 10 minutes, Istio for 20
 KEYS_AT_ONCE = 100  # of one use in one ring; rotation past it waits until a key is destroyed
 
 
@@ -68,6 +69,7 @@ class Settings:
     max_skew: int
     content: str = ""  # JWE enc, for encryption keys
     curve: str = ""  # of an encryption key that agrees on keys
+    cached: int = 0  # for how long others may go on encrypting to the public key after its retirement
     revision: int = 1  # of the configuration that they came from
 
     @classmethod
@@ -82,13 +84,14 @@ class Settings:
             max_skew=profile.max_skew,
             content=profile.content if use is KeyUse.ENCRYPTION else "",
             curve=profile.curve if use is KeyUse.ENCRYPTION and KEY_MANAGEMENT[profile.encrypt].agrees else "",
+            cached=PUBLISH_AHEAD if profile.published and use is KeyUse.ENCRYPTION else 0,
             revision=profile.settings_revision,
         )
 
     @property
     def tail(self) -> float:
         """Seconds from a key's retirement to its destruction: the longest that a token made with it can be good anywhere."""
-        return self.max_staleness + self.max_ttl + self.leeway + 2 * self.max_skew
+        return self.cached + self.max_staleness + self.max_ttl + self.leeway + 2 * self.max_skew
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,12 +188,15 @@ class Ring:
         return tuple(use for use in KeyUse if any(k.use is use for k in self.keys))
 
     def newest(self, use: KeyUse) -> Key | None:
-        """The key of this use that was made last, whatever its state."""
-        return next((k for k in reversed(self.keys) if k.use is use), None)
+        """The last successor: the one key of this use that no other is to follow yet; else the one that was made last."""
+        of_use = [k for k in self.keys if k.use is use]
+        unfollowed = [k for k in of_use if k.retire_time is None and k.compromise_time is None]
+        return next(reversed(unfollowed or of_use), None)
 
     def latest(self) -> Key | None:
         """The key that was made last of all: its format is what the profile's tokens have, or will have."""
-        return max(self.keys, key=lambda key: key.create_time, default=None)
+        newest = [key for use in KeyUse if (key := self.newest(use))]
+        return max(newest, key=lambda key: key.create_time, default=None)
 
     def proposed(self, profile: Profile, *, alone: bool) -> tuple[Proposal, ...]:
         """The next keys, one for each use of the format.

@@ -13,7 +13,7 @@ from sidecar import logs, process
 from sidecar.accept_rollback import AcceptRollback
 from sidecar.app import StartError, audit_salt, prepare_directories
 from sidecar.audit import Audit
-from sidecar.backends import Passive, open_kms, open_store
+from sidecar.backends import Passive, open_further_kms, open_kms, open_store
 from sidecar.caller import OPERATOR, SIDECAR
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
@@ -115,9 +115,10 @@ async def _run(
         prepare_directories(config)
     elif keys.scheme != "kubernetes" and not keys.store_path.exists():
         raise StartError(f"there is no store at {keys.store_path}")
-    further = dict.fromkeys(keys.keks, FileKms(Path(former_kek))) if former_kek else {}
+    former = dict.fromkeys(keys.keks, FileKms(Path(former_kek))) if former_kek else {}
     store = await open_store(keys, clock, keeping=keeping)
     try:
+        further = former or await open_further_kms(keys, store)
         kms, pins = await open_kms(keys, store, may_make=may_make), Pins(config.state_dir / FILE)
         keeper = Keeper(config.profiles, store, kms, clock, further_kms=further, pins=pins, allow_bootstrap=may_make)
         before = await store.revisions()

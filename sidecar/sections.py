@@ -173,6 +173,17 @@ KEYS = Section(
             "The key-encryption key, which seals rings; or one for each role: { issue = …, open = … }. A role needs its own, a keeper both.",
             '"file:<state>/kek"',
         ),
+        "further_kek": Field(
+            Locations(
+                Location({"file": _PATH}, '"file:/absolute/path"', later=("awskms", "pkcs11", "vault")), ROLES["both"]
+            ),
+            "As keys.kek: one more that may open rings, and seals none. The next or the former one, while `rekey` goes from one to the other.",
+        ),
+        "settings_revision": Field(
+            Whole(1, 1_000_000_000),
+            "Raise it with each change of a profile's format, algorithms, lifetimes or leeway: the highest one decides what the next keys are.",
+            "1",
+        ),
         "role": Field(
             Choice(tuple(ROLES)),
             "What this sidecar does. issuer: makes tokens. validator: opens them, and cannot make any of format nested.",

@@ -26,8 +26,8 @@ from sidecar.errors import (
     UnavailableKmsError,
     UnavailableStoreError,
 )
-from sidecar.keeper import PUBLISH_AHEAD, Keeper
-from sidecar.keyring import KeyState, KeyUse, Ring, Role
+from sidecar.keeper import Keeper
+from sidecar.keyring import PUBLISH_AHEAD, KeyState, KeyUse, Ring, Role
 from sidecar.kms.file import FileKms, make, open_or_make
 from sidecar.ports import Document
 from sidecar.profile import DEFAULT, Format, Profile

@@ -13,6 +13,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--config", metavar="FILE", help="as for serve")
     parser.add_argument("--yes", action="store_true", help="accept; without it the command only says what went back")
+    parser.add_argument(
+        "--here-only",
+        action="store_true",
+        help="for this sidecar alone, where the store cannot be written; else a keeper's keys start a new history for all",
+    )
     parser.add_argument("--reason", default="", metavar="TEXT", help="for the audit log")
 
 
@@ -40,6 +45,6 @@ def run(args: argparse.Namespace) -> int:
         return Code.OK
 
     try:
-        return offline.run(config, work)
+        return offline.run(config, work, keeping=not args.here_only)
     except app.StartError as error:
         raise CommandError(Code.FAILURE, str(error)) from error

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--former-kek",
         metavar="FILE",
-        help="the key-encryption key that the rings are still under; without it they must be under the configured one",
+        help="the key-encryption key that the rings are still under, if it is neither keys.kek nor keys.further_kek",
     )
     parser.add_argument(
         "--all", action="store_true", help="also rings whose data keys were renewed within the last hour"
