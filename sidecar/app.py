@@ -19,6 +19,7 @@ from sidecar import __version__, directories, logs, process
 from sidecar.audit import Audit
 from sidecar.backends import Passive, Telling, open_further_kms, open_kms, open_store
 from sidecar.caller import SIDECAR, Plane
+from sidecar.chain import Head
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
 from sidecar.config import Address, Config, Keys as KeysConfig
@@ -37,13 +38,14 @@ from sidecar.pins import FILE as PINS_FILE, Pins
 from sidecar.policy import Policy, Verb
 from sidecar.ports import Store
 from sidecar.rekey import Rekey
+from sidecar.reload import Reload
 from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
 from sidecar.rpc.boundary import Boundary
 from sidecar.rpc.health import Health
 from sidecar.rpc.server import SERVICES, ListenError, Server
 from sidecar.rpc.servicers import Verbs
-from sidecar.sinks.file import FileSink, UnusableFileError
+from sidecar.sinks.file import FileSink, UnusableFileError, anchor
 from sidecar.sinks.stdout import StdoutSink
 from sidecar.validate import Validate
 
@@ -81,6 +83,7 @@ class App:
         self._loops: list[asyncio.Task[None]] = []
         self._http: HttpServer | None = None
         self._file_sink: FileSink | None = None
+        self._reload: Reload | None = None
         self._keys: Keys | None = None
         self._heard: float | None = None  # store time of a keeper's last write, where the store tells
         self._ready = "starting"  # why not ready; empty when ready
@@ -129,12 +132,22 @@ class App:
         self.health = Health(tuple(dict.fromkeys(s for services in SERVICES.values() for s in services)))
         self._keys = verbs.keys
         await self._listen(verbs)
-        self._loops = [asyncio.create_task(self._refreshing()), asyncio.create_task(self._doing_duties())]
+        self._reload = Reload(config, os.environ, policy, self._audit, self.metrics)
+        self._loops = [
+            asyncio.create_task(self._refreshing()),
+            asyncio.create_task(self._doing_duties()),
+            *([asyncio.create_task(self._reload.watch())] if config.source else []),
+        ]
         if self._keeping and isinstance(self.store, Passive):
             self._loops.append(asyncio.create_task(self._beating(self.store)))
         self.health.set_serving()
         self._tell_state()
         self._ready = ""
+
+    def hang_up(self) -> None:
+        """Read the config file again now, as SIGHUP asks."""
+        if self._reload:
+            self._reloading = asyncio.create_task(self._reload())
 
     async def _listen(self, verbs: Verbs) -> None:
         listen, boundary = self.config.listen, Boundary(self.metrics, self._policy, self._audit)
@@ -342,6 +355,25 @@ class App:
                 max(now - self._heard, 0.0),
             )
         yield "tokensidecar_audit_lost_records", "Audit records that could not be written.", {}, float(self._audit.lost)
+        head = self._file_sink.head if self._file_sink else Head()
+        yield (
+            "tokensidecar_audit_waiting_records",
+            "Audit records that are not on the disk yet.",
+            {},
+            float(self._file_sink.waiting if self._file_sink else 0),
+        )
+        yield (
+            "tokensidecar_audit_checkpoint",
+            "Number of the audit file's last signed record; 0: there is no audit file.",
+            {},
+            float(head.seq),
+        )
+        yield (
+            "tokensidecar_audit_checkpoint_head",
+            "The first 13 hexadecimal digits of that record's chain value, as a number: an anchor outside the file.",
+            {},
+            float(anchor(head)),
+        )
         for name in self.config.profiles:
             labels = {"profile": name}
             yield (
@@ -480,6 +512,7 @@ async def _run(config: Config, *, keeping: bool) -> int:
         loop.add_signal_handler(number, stopping.set)
     app = App(config, keeping=keeping)
     app.stopping = stopping
+    loop.add_signal_handler(signal.SIGHUP, app.hang_up)
     try:
         await app.start()
         for plane, addresses in (("app", () if keeping else config.listen.app), ("admin", config.listen.admin)):

@@ -81,6 +81,15 @@ class Metrics:
             ["duty", "outcome"],
             registry=self.registry,
         )
+        self.reloads = Counter(
+            "tokensidecar_config_reloads", "Config files read again, by outcome.", ["outcome"], registry=self.registry
+        )
+        self.config_good = Gauge(
+            "tokensidecar_config_good",
+            "1 when the config file, as it was last read, is in force; 0: it was refused, and what was before is.",
+            registry=self.registry,
+        )
+        self.config_good.set(1)
         Gauge(
             "tokensidecar_build_info", "Always 1; the version is a label.", ["version"], registry=self.registry
         ).labels(version).set(1)

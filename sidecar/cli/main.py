@@ -27,6 +27,8 @@ COMMANDS = {
     "keys": "list keys, their states and their times",
     "inspect": "say what can be seen of a token without any key",
     "check": "check a configuration file",
+    "can": "say whether a caller may do something, and which line of the configuration decides",
+    "audit": "verify or show audit files",
     "rekey": "seal all rings under fresh data keys",
     "accept-rollback": "go on from an older state of the store",
 }

@@ -84,7 +84,7 @@ class FileSink:
             self._thread.shutdown()
             raise
         self._tell(always=True)
-        self._tick()
+        self._timer = self._loop.call_later(CHECKPOINT_SECONDS, self._tick)
 
     async def close(self) -> None:
         """Write what waits and a last checkpoint, and let go of the file."""
