@@ -125,7 +125,7 @@ class App:
             issue=Issue(self.keeper, policy, self._audit, self.metrics),
             validate=Validate(self.keeper, policy, self._audit, self.metrics),
             rotate=self._rotate,
-            revoke_keys=RevokeKeys(self.keeper, policy, self._audit, self._commits),
+            revoke_keys=RevokeKeys(self.keeper, policy, self._audit, self._commits, mounted=config.keys.mounted),
             keys=Keys(self.keeper, policy, self._audit),
             fresh_id=lambda: secrets.token_urlsafe(16),
         )
@@ -447,8 +447,9 @@ def elsewhere(keys: KeysConfig, *, writable: bool) -> dict[Verb, str]:
             'this sidecar is an issuer and cannot open tokens; Validate is served where keys.role is "validator" or "both"'
         )
     if not writable:
+        written = f"the Secret that is mounted at {keys.store_path}" if keys.mounted else keys.store
         keeper = (
-            f"on the admin plane of the keeper (`tokensidecar keeper`) that writes {keys.store}"
+            f"on the admin plane of the keeper (`tokensidecar keeper`) that writes {written}"
             if keys.scheme == "file"
             else 'on the admin plane of a sidecar whose keys.role is "both"'
         )

@@ -15,16 +15,22 @@ from sidecar.policy import Policy, Verb
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """The ring after the change, and the store time by which every sidecar obeys or is stale."""
+    """The ring after the change, and the store time by which every sidecar that a change can reach obeys or is stale."""
 
     changed: Changed
     effective_time: float
 
 
 class RevokeKeys:
-    """The verb."""
+    """The verb. `mounted`: sidecars see a change only once their kubelet has renewed a mount, for which `propagation` is allowed.
 
-    def __init__(self, keeper: Keeper, policy: Policy, audit: Audit, commits: Commits) -> None:
+    One on a node that is cut off from the API server does not see it, and does not know: no time can be told for that one.
+    """
+
+    def __init__(
+        self, keeper: Keeper, policy: Policy, audit: Audit, commits: Commits, *, mounted: bool = False
+    ) -> None:
+        self._mounted = mounted
         self._keeper = keeper
         self._policy = policy
         self._audit = audit
@@ -52,6 +58,7 @@ class RevokeKeys:
                 changed = await self._keeper.compromise(profile, key_ids)
                 decision.facts.update(facts, ring_revision=changed.revision)
             failpoint("revoke_keys.recorded")
-            return Revoked(changed, self._keeper.obeyed_by(profile))
+            delay = self._keeper.profiles[profile].propagation if self._mounted else 0
+            return Revoked(changed, self._keeper.obeyed_by(profile) + delay)
 
         return await self._commits.run(commit())

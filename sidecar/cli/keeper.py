@@ -95,12 +95,13 @@ async def once(config: Config, on: Offline, asked: list[str]) -> list[Line]:
 
 async def _do(on: Offline, duty: Duty) -> Line:
     from sidecar.data_keys import DamagedRingError
-    from sidecar.duties import Claim
     from sidecar.errors import ChangedRingError, SidecarError
 
     what = f"{duty.kind} {duty.use.value}" if duty.use else duty.kind
     try:
-        if await on.duties.claim(duty) is not Claim.WON:
+        # Not claimed: a claim outlives this process by up to a minute, and would keep the next run from its work.
+        await on.keeper.refresh()
+        if duty not in on.duties.due(on.keeper.now()):
             return Line(duty.profile, what, ELSEWHERE, _revision(on, duty.profile))
         return _line(on, duty.profile, what, await on.do(duty))
     except ChangedRingError:
