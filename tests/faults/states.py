@@ -7,12 +7,13 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from sidecar import duties
 from sidecar.stores import sqlite
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-FILES = frozenset({"audit-salt", "kek", "state.db", "state.db-members", "state.db-shm", "state.db-wal"})
+FILES = frozenset({"audit-salt", "kek", "pins.json", "state.db", "state.db-members", "state.db-shm", "state.db-wal"})
 """Every file that a state directory may hold, each 0600."""
 
 
@@ -30,9 +31,10 @@ def ring(directory: Path, profile: str = "default") -> dict[str, Any]:
 
 
 def contents(directory: Path) -> dict[str, bytes]:
-    """Every stored document."""
+    """Every stored ring."""
     with closing(sqlite3.connect(f"file:{directory}/state.db?mode=ro", uri=True)) as connection:
-        return dict(connection.execute("SELECT name, content FROM documents").fetchall())
+        rows = connection.execute("SELECT name, content FROM documents").fetchall()
+    return {name: content for name, content in rows if name != duties.DOCUMENT}
 
 
 def put(directory: Path, name: str, content: bytes) -> None:
@@ -41,6 +43,12 @@ def put(directory: Path, name: str, content: bytes) -> None:
         (revision,) = connection.execute("SELECT revision FROM documents WHERE name = ?", (name,)).fetchone()
         checksum = sqlite._digest(name, str(revision), content)
         connection.execute("UPDATE documents SET content = ?, checksum = ? WHERE name = ?", (content, checksum, name))
+
+
+def end_claims(directory: Path) -> None:
+    """As if the minute had passed for which whoever died has claimed its duty."""
+    with closing(sqlite3.connect(directory / "state.db")) as connection, connection:
+        connection.execute("DELETE FROM documents WHERE name = ?", (duties.DOCUMENT,))
 
 
 def holds(directory: Path, text: str) -> bool:

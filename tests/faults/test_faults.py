@@ -247,15 +247,41 @@ def test_database_of_noise_is_told_in_one_line(ended: tuple[RunningSidecar, Witn
     good_again(running, witness)
 
 
-def test_missing_database_beside_its_key_is_not_a_reason_to_lose_it(ended: tuple[RunningSidecar, Witness]) -> None:
-    """A new store is made, and the key of the old one is not touched: put back, it opens it again."""
+def test_older_backup_put_back_is_noticed_at_the_start(ended: tuple[RunningSidecar, Witness]) -> None:
+    """Nothing is answered and nothing changed on top of it, until the newest state is back."""
+    running, witness = ended
+    database = running.state_dir / "state.db"
+    backup = database.read_bytes()
+    run(running)
+    witness.connect()
+    witness.rotate()
+    witness.check()
+    running.stop()
+    newest = database.read_bytes()
+    database.write_bytes(backup)
+    older = states.contents(running.state_dir)
+    run(running)
+    witness.connect()
+    assert witness.validate(witness.tokens[-1]) == "STATE_STALE"
+    assert reason_of(witness.rotate) == "STATE_STALE"
+    assert witness.health() == "NOT_SERVING"
+    assert running.get("/readyz")[0] == 200
+    running.stop()
+    assert states.contents(running.state_dir) == older
+    database.write_bytes(newest)
+    good_again(running, witness)
+
+
+def test_missing_database_beside_its_key_is_noticed_at_the_start(ended: tuple[RunningSidecar, Witness]) -> None:
+    """The key is not touched, and no ring takes the place of the one that was: put back, it is opened again."""
     running, witness = ended
     database, kek = running.state_dir / "state.db", running.state_dir / "kek"
     key = kek.read_bytes()
     database.rename(running.directory / "aside")
     run(running)
     witness.connect()
-    assert witness.validate(witness.tokens[0]) == "TOKEN_INVALID"
+    assert witness.validate(witness.tokens[0]) == "STATE_STALE"
+    assert reason_of(lambda: witness.issue(remember=False)) == "STATE_STALE"
     running.stop()
     assert kek.read_bytes() == key
     (running.directory / "aside").replace(database)
