@@ -67,7 +67,9 @@ class Reload:
         except SidecarError as error:
             outcome = error.reason.name
             for violation in error.violations:
-                _log.error("config.refused", source=self._config.source, key=violation.field, problem=violation.problem)
+                _log.error(
+                    "config.refused", source=self._config.source, where=violation.field, problem=violation.problem
+                )
             if not error.violations:
                 _log.error("config.refused", source=self._config.source, problem=error.message)
                 stamp = self._seen  # it was not the file's fault: try again

@@ -68,7 +68,7 @@ class Call(Generic[RequestT]):
     request_id: str
     context: Context
     refused: Callable[[SidecarError, str], None]
-    """Record that an item was refused, and its profile, unless a verb has done so."""
+    """Record that an item of a batch was refused, and its profile, unless a verb has done so."""
 
     def alive(self) -> None:
         """Raise if the caller's deadline has passed."""
@@ -109,10 +109,13 @@ class Boundary:
             self._in_work += 1
             self._metrics.in_flight.set(self._in_work)
             code, reason, error, answer = "OK", "", None, b""
-            caller, profile, mark = door.nobody, "", audit.taken
+            caller, profile, tokens, mark = door.nobody, "", 1, audit.taken
 
-            def refused(failure: BaseException, of: str = "") -> None:
-                audit.decision(caller, verb, of or profile, request_id).failed(failure)
+            def refused(failure: BaseException, item: str | None = None) -> None:
+                decision = audit.decision(caller, verb, profile if item is None else item, request_id)
+                if item is None and tokens > 1:
+                    decision.facts["items"] = tokens
+                decision.failed(failure)
 
             try:
                 try:
@@ -122,7 +125,8 @@ class Boundary:
                     policy.check_verb(caller, verb)
                     request = _unpacked(kind, data, limit)
                     profile = getattr(request, "profile", "")
-                    policy.take(caller, verb, items(request))
+                    tokens = items(request)
+                    policy.take(caller, verb, tokens)
                     call = Call(caller, request, request_id, context, refused)
                     call.alive()
                     answer = (await serve(call)).SerializeToString()
