@@ -6,6 +6,7 @@ per socket, and a lock file beside it.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import grp
 import os
@@ -61,7 +62,9 @@ class Server:
         services = [token_service(verbs, boundary, door)]
         if plane is Plane.ADMIN:
             services.append(admin_service(verbs, boundary, door))
-        self._server.add_generic_rpc_handlers((*services, *reflection.handlers((*SERVICES[plane], HEALTH_SERVICE))))
+        self._ending = asyncio.Event()
+        told = reflection.handlers((*SERVICES[plane], HEALTH_SERVICE), self._ending)
+        self._server.add_generic_rpc_handlers((*services, *told))
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
 
     async def start(self) -> None:
@@ -82,6 +85,7 @@ class Server:
 
     async def stop(self, grace: float) -> None:
         """Take no new calls, finish those in work, and go. `grace` in seconds."""
+        self._ending.set()
         await self._server.stop(grace)
         self.release()
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from tokensidecar.v1 import keys_pb2, token_service_pb2 as pb, token_service_pb2_grpc as pb_grpc
 
 from tests.faults import states
@@ -116,6 +117,23 @@ def _until_the_end(stream: Iterator[Any]) -> Iterator[Any]:
         yield from stream
     except grpc.RpcError:
         return
+
+
+def test_open_reflection_stream_does_not_hold_up_the_end(new_sidecar: NewSidecar) -> None:
+    running = new_sidecar()
+    run(running)
+    enough = threading.Event()
+
+    def requests() -> Iterator[Any]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="*")
+        enough.wait(30)
+
+    with grpc.insecure_channel(running.app_socket) as channel:
+        stream = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(requests())
+        assert next(stream).list_services_response.service
+        took = ended_by(running, signal.SIGTERM)
+        enough.set()
+    assert took < WELL_UNDER_THE_GRACE
 
 
 def test_open_http_connection_does_not_hold_up_the_end(new_sidecar: NewSidecar) -> None:
