@@ -24,7 +24,7 @@ const (
 	attemptTimeout = time.Second // for one address in one round: a silent one must not keep the others waiting
 )
 
-// What may be repeated on UNAVAILABLE, within the call's deadline: reads, and what carries a request id.
+// What may be repeated on UNAVAILABLE, and on the CANCELLED of a server that ends, within the call's deadline: reads, and what carries a request id.
 const retries = `{"methodConfig": [{
 	"name": [
 		{"service": "tokensidecar.v1.TokenService", "method": "Validate"},
@@ -34,7 +34,7 @@ const retries = `{"methodConfig": [{
 	],
 	"retryPolicy": {
 		"maxAttempts": 3, "initialBackoff": "0.02s", "maxBackoff": "0.1s", "backoffMultiplier": 2,
-		"retryableStatusCodes": ["UNAVAILABLE"]
+		"retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"]
 	}
 }]}`
 

@@ -17,7 +17,7 @@ ATTEMPT = 1.0  # seconds for one address in one round: a silent one must not kee
 _RETRIES = {
     "methodConfig": [
         {
-            # What may be repeated on UNAVAILABLE, within the call's deadline: reads, and what carries a request id.
+            # What may be repeated on UNAVAILABLE, and on the CANCELLED of a server that ends, within the call's deadline: reads, and what carries a request id.
             "name": [
                 {"service": "tokensidecar.v1.TokenService", "method": "Validate"},
                 {"service": "tokensidecar.v1.TokenService", "method": "BatchValidate"},
@@ -30,7 +30,7 @@ _RETRIES = {
                 "initialBackoff": "0.02s",
                 "maxBackoff": "0.1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
             },
         }
     ]

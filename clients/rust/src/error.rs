@@ -199,7 +199,8 @@ impl Error {
 
     /// Whether the call may be repeated if it is of a kind that may.
     pub(crate) fn is_worth_a_repeat(&self) -> bool {
-        self.answer().code == Code::Unavailable
+        // A sidecar that ends cancels calls that it has just taken.
+        matches!(self.answer().code, Code::Unavailable | Code::Cancelled)
     }
 
     /// Whether the sidecar cannot have worked on the request: then every call may be repeated. The connection ended

@@ -13,7 +13,7 @@ export interface CallOptions {
   readonly signal?: AbortSignal;
 }
 
-// What may be repeated on UNAVAILABLE, within the call's deadline: reads, and what carries a request id, which stays the same.
+// What may be repeated on UNAVAILABLE, and on the CANCELLED of a server that ends, within the call's deadline: reads, and what carries a request id, which stays the same.
 const RETRIES = {
   methodConfig: [
     {
@@ -28,7 +28,7 @@ const RETRIES = {
         initialBackoff: "0.02s",
         maxBackoff: "0.1s",
         backoffMultiplier: 2,
-        retryableStatusCodes: ["UNAVAILABLE"],
+        retryableStatusCodes: ["UNAVAILABLE", "CANCELLED"],
       },
     },
   ],

@@ -92,6 +92,7 @@ function build(
       return new InvalidRequestError(message, fields);
     case status.UNAVAILABLE:
     case status.DEADLINE_EXCEEDED:
+    case status.CANCELLED: // by a sidecar that ends: what the caller cancels never comes here
       return new UnavailableError(message, code, reason, retryAfterMs);
     case status.RESOURCE_EXHAUSTED:
       // Without this reason it is gRPC's own: a message over the limit, which no retry makes smaller.
