@@ -13,7 +13,7 @@ from sidecar.duties import CLAIM_SECONDS, DOCUMENT, REKEY_EVERY, Claim, Duties, 
 from sidecar.keyring import KeyUse, Role
 from sidecar.ports import Document
 from sidecar.profile import DEFAULT
-from tests.fleet import Fleet
+from tests.keepers import Fleet
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from sidecar.errors import StaleStateError, UnavailableStoreError
 from sidecar.keeper import WHOLE_SECONDS
 from sidecar.keyring import KeyUse, Role
 from sidecar.pins import FILE, Pin, Pins
-from tests.fleet import Fleet
+from tests.keepers import Fleet
 
 if TYPE_CHECKING:
     from pathlib import Path

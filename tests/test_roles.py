@@ -30,7 +30,7 @@ from sidecar.ports import Document
 from sidecar.profile import DEFAULT, Format
 from sidecar.sealing import _bound, open_ring
 from sidecar.validate import Accepted, Demand, Validate
-from tests.fleet import Fleet
+from tests.keepers import Fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from sidecar.errors import ChangedRingError, StaleStateError
 from sidecar.keyring import PUBLISH_AHEAD, KeyState, KeyUse, Role
 from sidecar.profile import DEFAULT, Format
-from tests.fleet import Fleet
+from tests.keepers import Fleet
 
 if TYPE_CHECKING:
     from sidecar.keeper import Keeper
