@@ -30,6 +30,7 @@ from sidecar.errors import ChangedRingError, SidecarError, StaleStateError, Unav
 from sidecar.failpoints import failpoint
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
+from sidecar.jose.keys import choose_engine
 from sidecar.keeper import Changed, Keeper
 from sidecar.keyring import KeyUse, Role
 from sidecar.keys import Keys
@@ -93,7 +94,8 @@ class App:
         config, clock = self.config, SystemClock()
         refuse_what_cannot_work(config.keys, keeping=self._keeping)
         prepare_directories(config, (*self._app_addresses, *config.listen.admin))
-        self.metrics = Metrics(tuple(config.profiles), __version__)
+        self.metrics = Metrics((*config.profiles, *config.imported), __version__)
+        choose_engine(config.keys.engine)
         self.store = await self._opened_store(clock)
         failpoint("start.store_made")
         kms, pins = await open_kms(config.keys, self.store), Pins(config.state_dir / PINS_FILE)
@@ -116,14 +118,18 @@ class App:
             Plane.ADMIN: ", ".join(map(str, config.listen.admin)) or "nowhere, as configured",
         }
         self._policy = policy = Policy(
-            config.profiles, served, config.policy, elsewhere=elsewhere(config.keys, writable=self.keeper.writable)
+            config.profiles,
+            served,
+            config.policy,
+            imported=config.imported,
+            elsewhere=elsewhere(config.keys, writable=self.keeper.writable),
         )
         self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
         self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
         self._rekey = Rekey(self.keeper, self._audit, self._commits)
         verbs = self.verbs = Verbs(
             issue=Issue(self.keeper, policy, self._audit, self.metrics),
-            validate=Validate(self.keeper, policy, self._audit, self.metrics),
+            validate=Validate(self.keeper, policy, self._audit, self.metrics, config.imported),
             rotate=self._rotate,
             revoke_keys=RevokeKeys(self.keeper, policy, self._audit, self._commits, mounted=config.keys.mounted),
             keys=Keys(self.keeper, policy, self._audit),

@@ -3,8 +3,9 @@
 Rules:
  1. The payload is a JSON object in strict UTF-8, without byte order mark, duplicate names or lone surrogates; `MAX_DEPTH`, `MAX_MEMBERS`.
  2. Integers within [-2^63, 2^64) are kept exact; other numbers are finite doubles of at most 32 characters.
- 3. `iss sub aud exp iat jti` are required. Times are integers, 0 <= t < 2^53. Text is neither empty nor longer than 255 characters, and
+ 3. `iss sub aud exp iat jti` are required; `jti` not of a token that another system made. Times are integers, 0 <= t < 2^53. Text is neither empty nor longer than 255 characters, and
     has no control characters. `aud` is text or a list of 1 to 16 texts, `scope` is words with single spaces between (RFC 6749 section 3.3).
+    `act` (RFC 8693 section 4.1) is an object, each actor within another, at most `MAX_ACTORS` of them.
  4. `iss` is the profile's; `iat < exp`, and `exp - iat` is at most the key's `max_ttl`.
  5. Leeway is explicit: `iat` and `nbf` may lie that far in the future, `exp` that far in the past.
  6. The bytes that were signed are the claims; nothing is serialised again.
@@ -34,7 +35,7 @@ from sidecar.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sidecar.keyring import Settings
     from sidecar.profile import Profile
@@ -43,11 +44,34 @@ MAX_DEPTH = 8
 """Objects and lists within each other, the claims themselves included."""
 MAX_MEMBERS = 512
 """Members of all objects and items of all lists together."""
+MAX_ACTORS = 4
 MAX_TEXT = 255
 MAX_AUDIENCES = 16
 
 RESERVED = frozenset({"iss", "sub", "aud", "exp", "nbf", "iat", "jti", "client_id", "scope", "cnf", "sid"})
 """Names that no further claim may have: the sidecar sets them, or will."""
+
+PERSONAL = frozenset(
+    {
+        *("name", "given_name", "family_name", "middle_name", "nickname", "preferred_username", "profile", "picture", "website"),
+        *("email", "email_verified", "gender", "birthdate", "phone_number", "phone_number_verified", "address"),
+        *("phone", "first_name", "last_name", "full_name", "date_of_birth", "dob", "ssn", "passport", "national_id", "tax_id", "ip", "ip_address"),
+    }
+)  # fmt: skip
+"""Names under which personal data usually stands: those of OpenID Connect Core section 5.1, and others that are seen."""
+
+TYPES: Mapping[str, Callable[[object], bool]] = MappingProxyType(
+    {
+        "text": lambda value: type(value) is str,
+        "integer": lambda value: type(value) is int,
+        "number": lambda value: type(value) is int or type(value) is float,
+        "boolean": lambda value: type(value) is bool,
+        "object": lambda value: type(value) is dict,
+        "list": lambda value: type(value) is list,
+        "texts": lambda value: type(value) is list and all(type(item) is str for item in value),
+    }
+)
+"""The types that a profile can demand of a further claim."""
 
 RULES: Mapping[str, str] = MappingProxyType(
     {
@@ -67,6 +91,7 @@ RULES: Mapping[str, str] = MappingProxyType(
         "claims.iat": "iat is missing, or not an integer from 0 to below 2^53",
         "claims.nbf": "nbf is not an integer from 0 to below 2^53",
         "claims.cnf": "cnf is not an object",
+        "claims.act": f"act is not an object with objects in its act, at most {MAX_ACTORS} deep",
         "claims.issuer": "iss is not the issuer of the profile",
         "claims.lifetime": "exp is not after iat, or later than the profile's longest lifetime allows",
     }
@@ -101,8 +126,11 @@ class Claims:
     values: Mapping[str, object]
 
 
-def parse(payload: bytes) -> Claims:
-    """The claims in these bytes, by rules 1 to 3; `InvalidTokenError` names the first that they break, and nothing else comes out."""
+def parse(payload: bytes, *, foreign: bool = False) -> Claims:
+    """The claims in these bytes, by rules 1 to 3; `InvalidTokenError` names the first that they break, and nothing else comes out.
+
+    `foreign`: another system made the token; it may lack `jti`, and has an empty token id then.
+    """
     values = _object(payload)
     audience = values.get("aud")
     audiences = (audience,) if type(audience) is str else audience
@@ -113,6 +141,8 @@ def parse(payload: bytes) -> Claims:
             raise InvalidTokenError("claims.aud")
     if "cnf" in values and type(values["cnf"]) is not dict:
         raise InvalidTokenError("claims.cnf")
+    if "act" in values:
+        _check_actors(values["act"])
     return Claims(
         payload=payload,
         issuer=_text(values, "iss"),
@@ -120,7 +150,7 @@ def parse(payload: bytes) -> Claims:
         audiences=tuple(cast("list[str]", audiences)),
         client_id=_text(values, "client_id") if "client_id" in values else "",
         scopes=_scopes(values["scope"]) if "scope" in values else (),
-        token_id=_text(values, "jti"),
+        token_id="" if foreign and "jti" not in values else _text(values, "jti"),
         issue_time=_time(values, "iat"),
         expire_time=_time(values, "exp"),
         not_before=_time(values, "nbf") if "nbf" in values else None,
@@ -197,12 +227,12 @@ def build(
         own["scope"] = " ".join(scopes)
     own |= {"jti": token_id, "iat": issued, "exp": issued + lifetime}
 
-    members, names = b"", frozenset[str]()
+    members, values = b"", dict[str, object]()
     try:
         if further is not None:
-            names = frozenset(_object(further))
+            values = _object(further)
             members = further.strip(b" \t\r\n")[1:-1].strip(b" \t\r\n")
-        problem = _further_problem(names, profile, own)
+        problem = _further_problem(values, profile, own)
     except InvalidTokenError as refused:
         problem = RULES[refused.stage]
     if problem:
@@ -233,14 +263,27 @@ def _audiences_problem(audiences: Sequence[str], profile: Profile) -> str:
     return ""
 
 
-def _further_problem(names: frozenset[str], profile: Profile, own: Mapping[str, object]) -> str:
+def personal(claims: Claims, profile: Profile) -> Collection[str]:
+    """The names in the claims under which personal data usually stands, unless the profile lists its claims: then somebody has thought."""
+    return () if profile.claims.allow is not None else claims.values.keys() & PERSONAL
+
+
+def _further_problem(values: Mapping[str, object], profile: Profile, own: Mapping[str, object]) -> str:
+    rules, names = profile.claims, values.keys()
     # Without regard to case: some JSON readers (Go's) take EXP for exp, and whoever fills in further claims must not choose it.
     if taken := sorted(name for name in names if name.casefold() in RESERVED):
         return f"{_quoted(taken)} cannot be set here"
-    if profile.claims.allow is not None and (others := sorted(names - profile.claims.allow)):
-        return f"profile {profile.name!r} does not allow {_quoted(others)}"
-    if lacking := sorted(profile.claims.require - names - own.keys()):
+    others = names & rules.forbid if rules.allow is None else (names - rules.allow) | (names & rules.forbid)
+    if others:
+        return f"profile {profile.name!r} does not allow {_quoted(sorted(others))}"
+    if lacking := sorted(rules.require - names - own.keys()):
         return f"profile {profile.name!r} requires {_quoted(lacking)}"
+    if wrong := sorted(name for name, kind in rules.types.items() if name in names and not TYPES[kind](values[name])):
+        return (
+            f"profile {profile.name!r} wants {', '.join(f'{_quoted([n])} to be {rules.types[n]}' for n in wrong[:8])}"
+        )
+    if rules.max_claims is not None and (count := len(names) + len(own)) > rules.max_claims:
+        return f"the token would have {count} claims, and profile {profile.name!r} allows {rules.max_claims}"
     return ""
 
 
@@ -334,6 +377,16 @@ def _time(values: Mapping[str, object], name: str) -> int:
     if type(value) is not int or not 0 <= value < _TIME_END:  # True is an int to isinstance
         raise InvalidTokenError(f"claims.{name}")
     return value
+
+
+def _check_actors(actor: object) -> None:
+    for _ in range(MAX_ACTORS):
+        if type(actor) is not dict:
+            raise InvalidTokenError("claims.act")
+        if "act" not in actor:
+            return
+        actor = actor["act"]
+    raise InvalidTokenError("claims.act")
 
 
 def _scopes(value: object) -> tuple[str, ...]:

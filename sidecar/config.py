@@ -9,9 +9,10 @@ from __future__ import annotations
 import difflib
 import hashlib
 import ipaddress
+import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +21,11 @@ from sidecar import directories, rules
 from sidecar.caller import Plane
 from sidecar.duties import DOCUMENT as DUTIES
 from sidecar.fields import Choice, Kind, Section, spell
-from sidecar.jose.suites import KEY_MANAGEMENT
+from sidecar.gate import foreign
+from sidecar.jose import imported as imported_keys
+from sidecar.jose.imported import Imported
+from sidecar.jose.keys import PREPARED
+from sidecar.jose.suites import KEY_MANAGEMENT, SIGNATURES
 from sidecar.keyring import Role
 from sidecar.policy import Rule
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
@@ -29,17 +34,20 @@ from sidecar.sections import (
     ADDRESS_TEXT,
     CLAIMS,
     HTTP_OFF,
+    IMPORT,
     KEYS,
     LISTEN,
     LOG_FORMATS,
     LOG_LEVELS,
     MOUNT_SECONDS,
+    PRESETS,
     PROFILE,
     PROFILE_NAME,
     PUBLISH_AHEAD,
     ROLES,
     TABLES,
     TABLES_LATER,
+    Preset,
 )
 
 SYSTEM_FILE = Path("/etc/tokensidecar/config.toml")
@@ -100,6 +108,7 @@ class Keys:
     in_cluster: bool = False
     service_account: Path = SERVICE_ACCOUNT
     further_keks: Mapping[Role, str] = field(default_factory=dict)
+    engine: str = PREPARED
 
     @property
     def scheme(self) -> str:
@@ -148,7 +157,8 @@ class Audit:
 class Config:
     """Everything that a server is built from. `source` None: no file; `notes` are what serve says at its start, a sentence each.
 
-    `digest`: SHA-256 of the file, in hexadecimal; empty: no file. `policy` empty: the planes decide.
+    `imported`: the profiles of other systems' tokens, which have no ring and only validate; `profiles` are the others. `policy` empty: the
+    planes decide. `digest`: SHA-256 of the file, in hexadecimal; empty: no file.
     """
 
     source: str | None
@@ -162,6 +172,7 @@ class Config:
     state_dir: Path
     notes: tuple[str, ...] = ()
     policy: tuple[Rule, ...] = ()
+    imported: Mapping[str, Profile] = field(default_factory=dict)
     digest: str = field(default="", compare=False)
 
 
@@ -235,7 +246,8 @@ class _Reader:
         return Config(
             source=source,
             listen=listen,
-            profiles=profiles,
+            profiles={name: profile for name, profile in profiles.items() if profile.imported is None},
+            imported={name: profile for name, profile in profiles.items() if profile.imported is not None},
             keys=keys,
             audit=Audit(**tables["audit"]),
             log_level=level,
@@ -420,6 +432,7 @@ class _Reader:
             refresh_interval=found.get("refresh_interval", 5),
             mounted=_mounted(store),
             in_cluster=bool(self._env.get("KUBERNETES_SERVICE_HOST")),
+            engine=found.get("engine", PREPARED),
             service_account=Path(found.get("service_account", SERVICE_ACCOUNT)),
             further_keks=self._further_keks(found.get("further_kek", {}), role),
         )
@@ -502,15 +515,22 @@ class _Reader:
         return profiles
 
     def _profile(self, name: str, key: str, table: object, timing: dict[str, Any]) -> Profile:
-        values = self._table(key, table, PROFILE, further=("claims",))
-        claims = self._table(f"{key}.claims", table.get("claims", {}) if isinstance(table, dict) else {}, CLAIMS)
-        allow, require = claims.get("allow"), frozenset(claims.get("require", ()))
-        if allow is not None and (extra := sorted(require - set(allow))):
-            self._problem(f"{key}.claims.require", f"names {extra[0]!r}, which claims.allow does not")
+        values = self._table(key, table, PROFILE, further=("claims", "import"))
+        further = table if isinstance(table, dict) else {}
+        preset = PRESETS[values.pop("preset", "")]
+        given = values.keys()
+        values = {**preset.values, **values}
+        rules = self._claim_rules(key, self._table(f"{key}.claims", further.get("claims", {}), CLAIMS), preset)
         if ":" in values.get("issuer", "") and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:\S+$", values["issuer"]):
             self._problem(f"{key}.issuer", "has a colon and is not a URI (RFC 7519, section 4.1.1)")
-        if values.get("format") == "encrypted":
-            for unused in ("sign", "published"):
+        if "import" in further:
+            values["imported"] = self._imported(f"{key}.import", further["import"], values, given)
+        else:
+            self._check_makes(key, values)
+        if values.get("format") == "signed":
+            self._check_signed(key, values, imported="import" in further)
+        elif values.get("format") == "encrypted":
+            for unused in ("sign", "published", "accept_signed_until", "report_only"):
                 if values.get(unused):
                     self._problem(f"{key}.{unused}", "is not for format encrypted, which has symmetric keys alone")
             if (encrypt := values.get("encrypt")) and not KEY_MANAGEMENT[encrypt].symmetric:
@@ -523,12 +543,104 @@ class _Reader:
             )
             values["sign"] = ""
         values["format"] = Format(values.get("format", "nested"))
-        values["claims"] = ClaimRules(allow=None if allow is None else frozenset(allow), require=require)
+        values["claims"] = rules
         profile = Profile(
             **{"name": name, "issuer": "", "audiences": (), **timing, **values}
         )  # the whole is refused if these lack
         self._check_timing(key, profile, ceiling=timing.get("max_staleness", DEFAULT.max_staleness))
         return profile
+
+    def _claim_rules(self, key: str, found: dict[str, Any], preset: Preset) -> ClaimRules:
+        allow, forbid = found.get("allow"), frozenset(found.get("forbid", ()))
+        require = frozenset(found.get("require", ())) | preset.require
+        if allow is not None and (extra := sorted(require - set(allow))):
+            self._problem(f"{key}.claims.require", f"names {extra[0]!r}, which claims.allow does not")
+        if both := sorted(forbid & (require | set(allow or ()))):
+            self._problem(f"{key}.claims.forbid", f"names {both[0]!r}, which claims.allow or claims.require names too")
+        return ClaimRules(
+            allow=None if allow is None else frozenset(allow),
+            require=require,
+            forbid=forbid,
+            types={**preset.types, **found.get("types", {})},
+            max_claims=found.get("max_claims"),
+        )
+
+    def _check_makes(self, key: str, values: dict[str, Any]) -> None:
+        for name, table in (("sign", SIGNATURES), ("encrypt", KEY_MANAGEMENT)):
+            if (algorithm := values.get(name)) and not table[algorithm].makes:
+                self._problem(
+                    f"{key}.{name}",
+                    f"{algorithm} is for imported keys alone (profiles.NAME.import): no tokens are made under it",
+                )
+        if values.get("published") and values.get("sign") == "HS256":
+            self._problem(f"{key}.published", "HS256 has no public key that could be published")
+
+    def _check_signed(self, key: str, values: dict[str, Any], *, imported: bool) -> None:
+        for unused in ("encrypt", "curve", "content", "accept_signed_until", "report_only"):
+            if unused in values:
+                self._problem(f"{key}.{unused}", "is not for format signed, which encrypts nothing")
+        if imported:
+            return
+        if not values.get("published"):
+            self._problem(
+                f"{key}.published", "must be true for format signed: others verify its tokens, and cache its keys"
+            )
+        self._notes.append(f"{key}: format signed encrypts nothing: whoever sees a token can read its claims")
+
+    def _imported(self, key: str, found: object, values: dict[str, Any], given: Collection[str]) -> Imported | None:
+        """The keys in the files that the table names, and the form of what they open."""
+        table, problems, digest = self._table(key, found, IMPORT), len(self._problems), hashlib.sha256()
+        layers = {"signed": ("signature",), "encrypted": ("encryption",)}.get(
+            values.get("format", "nested"), ("signature", "encryption")
+        )
+        keys: dict[str, Mapping[str, Any]] = {"signature": {}, "encryption": {}}
+        for layer, name, default in (("signature", "sign", DEFAULT.sign), ("encryption", "encrypt", DEFAULT.encrypt)):
+            if layer not in layers:
+                if layer in table:
+                    self._problem(f"{key}.{layer}", f"is not for format {values.get('format', 'nested')}")
+            elif layer not in table:
+                self._problem(f"{key}.{layer}", "is required for this format: the file of its keys")
+            else:
+                keys[layer] = self._key_file(
+                    f"{key}.{layer}", table[layer], values.get(name, default), table.get(f"{layer}_key_id", ""), digest
+                )
+                if layer == "encryption" and not all(material.private for material in keys[layer].values()):
+                    self._problem(f"{key}.{layer}", "holds a public key, which opens nothing: give the private one")
+        for unused in ("published", "accept_signed_until", "report_only", "ttl"):
+            if unused in given:
+                self._problem(
+                    f"{key.removesuffix('.import')}.{unused}", "is not for imported keys: such a profile only validates"
+                )
+        if len(self._problems) > problems:
+            return None
+        typs = table.get("typ") or (values.get("typ", DEFAULT.typ),)
+        return Imported(
+            signature=keys["signature"],
+            encryption=keys["encryption"],
+            form=foreign(frozenset(table.get("tolerate", ()))),
+            typs=frozenset(typs),
+            files={name: value for name, value in table.items() if name not in ("typ", "tolerate")},
+            digest=digest.hexdigest(),
+        )
+
+    def _key_file(self, key: str, path: str, algorithm: str, key_id: str, digest: Any) -> Mapping[str, Any]:
+        try:
+            with Path(path).open("rb") as file:
+                data = file.read(_MORE_FILE_BYTES_THAN_ANYONE_NEEDS)
+                open_to_all = os.fstat(file.fileno()).st_mode & 0o007
+            digest.update(hashlib.sha256(data).digest())
+            found = imported_keys.read(data, algorithm, key_id=key_id)
+        except OSError as error:
+            self._problem(key, f"{path} cannot be read: {error.strerror}")
+        except ValueError as error:
+            self._problem(key, f"{path}: {error}")
+        else:
+            if open_to_all and any(material.private for material in found.values()):
+                self._problem(
+                    key, f"{path} holds a secret, and every user of this machine may open it: chmod o= {path}"
+                )
+            return found
+        return {}
 
     def _check_timing(self, key: str, profile: Profile, *, ceiling: int | None = None) -> None:
         if profile.ttl > profile.max_ttl:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from typing import Protocol
 
 JsonSchema = dict[str, object]
@@ -89,6 +90,48 @@ class Choice:
     def schema(self) -> JsonSchema:
         """An enum."""
         return {"enum": list(self.words)}
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A table from names of one kind to words of another."""
+
+    name: Text
+    word: Choice
+
+    def read(self, value: object) -> dict[str, str]:
+        """The table."""
+        if not isinstance(value, dict):
+            raise ValueError("must be a table")  # noqa: TRY004 # as every kind
+        return {self.name.read(name): self.word.read(word) for name, word in value.items()}
+
+    def schema(self) -> JsonSchema:
+        """An object of such names."""
+        return {
+            "type": "object",
+            "propertyNames": {"pattern": f"^(?:{self.name.pattern})$"},
+            "additionalProperties": self.word.schema(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A day, whose first moment in UTC is meant, or a date and time with its offset; TOML's own. Returned in seconds since the epoch."""
+
+    def read(self, value: object) -> float:
+        """Seconds."""
+        if isinstance(value, datetime):
+            if value.tzinfo is not None:
+                return value.timestamp()
+        elif isinstance(value, date):
+            return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
+        raise ValueError(
+            "must be a date such as 2027-01-31, or a date and time such as 2027-01-31T12:00:00Z, without quotes"
+        )
+
+    def schema(self) -> JsonSchema:
+        """Text, as JSON has no dates."""
+        return {"type": "string", "pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}([T ].*)?$"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,12 @@ from sidecar.jose import encrypt, sign
 from sidecar.keeper import Keeper
 from sidecar.keyring import Settings
 from sidecar.live import Issuing
+from sidecar.logs import get_logger
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb, Wanted
+from sidecar.profile import Profile
+
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class Issue:
         self._policy = policy
         self._audit = audit
         self._metrics = metrics
+        self._warned: set[tuple[str, str]] = set()  # profiles times known names at most
 
     def __call__(self, caller: Caller, grant: Grant, request_id: str, token_id: str) -> Issued:
         """A token for the grant, or an error of the contract. `token_id` must be fresh and random."""
@@ -109,6 +114,7 @@ class Issue:
             token_id=token_id,
             now=self._keeper.now(),
         )
+        self._warn_of_personal(claims, keys.profile)
         if self._policy.configured:
             self._policy.check_grant(caller, grant.profile, _wanted(claims))
         for key in (keys.encryption, keys.signature):
@@ -128,6 +134,16 @@ class Issue:
                 )
             )
         return draft
+
+    def _warn_of_personal(self, claims: Claims, profile: Profile) -> None:
+        """Once for each name, and never with the value: whoever lists the claim means it."""
+        for name in claims_.personal(claims, profile):
+            if (profile.name, name) not in self._warned:
+                self._warned.add((profile.name, name))
+                advice = (
+                    f"list it in profiles.{profile.name}.claims.allow if it is meant; every service on the way keeps it"
+                )
+                _log.warning("claims.personal", profile=profile.name, claim=name, advice=advice)
 
     def _make(self, draft: Draft) -> Issued:
         keys, claims = draft.keys, draft.claims

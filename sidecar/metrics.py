@@ -71,6 +71,12 @@ class Metrics:
             ["profile", "verb", "outcome"],
             registry=self.registry,
         )
+        self._plain = Counter(
+            "tokensidecar_plain_tokens",
+            "Genuine tokens of nested profiles that were signed alone: who still sends them, and whether they were accepted.",
+            ["profile", "caller", "accepted"],
+            registry=self.registry,
+        )
         self.in_flight = Gauge("tokensidecar_rpcs_in_flight", "Calls being worked on.", registry=self.registry)
         self.refreshes = Counter(
             "tokensidecar_refreshes", "Reads of the store for news, by outcome.", ["outcome"], registry=self.registry
@@ -121,6 +127,10 @@ class Metrics:
         if child is None:
             child = self._token_children[key] = self._tokens.labels(key[0], verb.value, outcome)
         child.inc()
+
+    def count_plain(self, profile: str, caller: str, *, accepted: bool) -> None:
+        """Count one plain JWS of a nested profile. Both names are of the configuration."""
+        self._plain.labels(profile, caller, str(accepted).lower()).inc()
 
     def watch(self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]]) -> None:
         """Read gauges only when somebody scrapes: (name, help, labels, value)."""

@@ -152,13 +152,15 @@ class Policy:
         served: Mapping[Plane, str],
         rules: Iterable[Rule] = (),
         *,
+        imported: Collection[str] = (),
         elsewhere: Mapping[Verb, str] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`elsewhere`: what this process cannot do by its role, each in words that say who can."""
+        """`imported`: profiles that only validate. `elsewhere`: what this process cannot do by its role, each in words that say who can."""
         self._elsewhere = elsewhere or {}
         self._planes = {verb: planes for verb, planes in SERVED.items() if verb not in self._elsewhere}
         self._profiles = frozenset(profiles)
+        self._imported = frozenset(imported)
         self._served = served
         self._now = now
         self._table = _Table(tuple(rules), now())
@@ -207,7 +209,7 @@ class Policy:
         """Return if the caller may use the verb with the profile; else `DeniedCallerError`. None: the verb concerns none in particular."""
         self.check_verb(caller, verb)
         if profile is None or (
-            profile in self._profiles
+            self._exists(profile, verb)
             and (not self._table.rules or (caller.name, verb, profile) in self._table.by_profile or caller == SIDECAR)
         ):
             return
@@ -223,13 +225,18 @@ class Policy:
                 return
         raise _denied(self.decide(caller, Verb.ISSUE, profile, wanted))
 
+    def _exists(self, profile: str, verb: Verb) -> bool:
+        """An imported profile is there for Validate alone: it has no keys of ours."""
+        return profile in self._profiles or (verb is Verb.VALIDATE and profile in self._imported)
+
     def allowed(self, caller: Caller, verb: Verb) -> frozenset[str]:
         """The profiles that the caller may use the verb with."""
         table = self._table
+        known = self._profiles | self._imported if verb is Verb.VALIDATE else self._profiles
         if not table.rules:
-            return self._profiles
+            return known
         named = [rule.profiles for rule in table.by_verb.get((caller.name, verb), ())]
-        return self._profiles.intersection(frozenset().union(*named))
+        return known.intersection(frozenset().union(*named))
 
     def decide(self, caller: Caller, verb: Verb, profile: str | None = None, wanted: Wanted | None = None) -> Verdict:
         """The same decisions with their reason, for `can` and for what a denied caller is told."""
@@ -246,7 +253,7 @@ class Policy:
         table = self._table
         unknown = Verdict(False, "", "the profile does not exist or is not for this caller", "policy.profile")
         if not table.rules:
-            if profile is not None and profile not in self._profiles:
+            if profile is not None and not self._exists(profile, verb):
                 return unknown
             return Verdict(True, "", f"no policy is configured: the {caller.plane.value} plane may {verb.value}")
         rules = table.by_verb.get((caller.name, verb), ())
@@ -255,7 +262,7 @@ class Policy:
             return Verdict(False, own, f"no policy lets {caller.name} {verb.value}", "policy.verb")
         if profile is not None:
             fitting = [rule for rule in rules if profile in rule.profiles]
-            if not fitting or profile not in self._profiles:
+            if not fitting or not self._exists(profile, verb):
                 return Verdict(False, f"{rules[0].key}.profiles", unknown.words, unknown.stage)
             rules = tuple(fitting)
         limits = [_limit(rule, caller, wanted or Wanted()) for rule in rules]

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sidecar.jose.imported import Imported
 
 
 class Format(Enum):
@@ -20,10 +26,16 @@ class Format(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimRules:
-    """Names of further claims. `allow` None: any. Registered claims are not subject to these."""
+    """Names of further claims. `allow` None: any. Registered claims are not subject to these, and count towards `max_claims` alone.
+
+    `types`: of those that are there, as JSON calls them (`sidecar.claims.TYPES`). `max_claims` None: no limit of its own.
+    """
 
     allow: frozenset[str] | None = None
     require: frozenset[str] = field(default_factory=frozenset)
+    forbid: frozenset[str] = field(default_factory=frozenset)
+    types: Mapping[str, str] = field(default_factory=dict)
+    max_claims: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +62,9 @@ class Profile:
     propagation: int = 30
     max_staleness: int = 900
     max_skew: int = 5
+    accept_signed_until: float | None = None  # plain JWS of a nested profile; seconds since the epoch
+    report_only: bool = False  # plain JWS are accepted whatever the date, and only counted
+    imported: Imported | None = None  # keys of another system: such a profile validates only, and has no ring
     settings_revision: int = 1  # of the configuration: the highest decides what the next key is
 
 

@@ -5,7 +5,10 @@ The reader (`config`), the JSON Schema and the reference table in README.md are 
 
 from __future__ import annotations
 
-from sidecar.claims import RESERVED
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sidecar.claims import RESERVED, TYPES
 from sidecar.fields import (
     Choice,
     Duration,
@@ -14,15 +17,39 @@ from sidecar.fields import (
     JsonSchema,
     Location,
     Locations,
+    Moment,
     Section,
     Text,
     Texts,
     Whole,
+    Words,
     spell,
 )
-from sidecar.jose.suites import CONTENT, KEY_MANAGEMENT, SIGNATURES
+from sidecar.gate import INTOLERABLE
+from sidecar.jose.keys import ENGINES
+from sidecar.jose.suites import AGREEMENT_CURVES, CONTENT, KEY_MANAGEMENT, SIGNATURES
 from sidecar.policy import SERVED, Verb
 from sidecar.rates import PATTERN as RATE
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """What a kind of token comes with: values of [profiles.NAME], and rules for its further claims."""
+
+    values: Mapping[str, object] = field(default_factory=dict)
+    require: frozenset[str] = frozenset()
+    types: Mapping[str, str] = field(default_factory=dict)
+
+
+PRESETS = {
+    "": Preset(),
+    # Short-lived, for one trust domain; what is in tctx and rctx is that domain's matter.
+    "transaction-token": Preset(
+        {"typ": "txntoken+jwt", "ttl": 60, "max_ttl": 300},
+        frozenset({"txn"}),
+        {"txn": "text", "tctx": "object", "rctx": "object", "req_wl": "text"},
+    ),
+}
 
 PUBLISH_AHEAD = 1800  # seconds, of profiles whose JWKS others cache
 MOUNT_SECONDS = 180  # in which a kubelet renews the mount of a Secret; keys are prepared at least so long ahead there
@@ -41,6 +68,8 @@ ADDRESS_TEXT = Text(
     'an address: "unix:/absolute/path" or "127.0.0.1:8790"',
     r"unix:/[^\x00-\x1f\x7f]+|[0-9.]+:[0-9]{1,5}|localhost:[0-9]{1,5}|\[[0-9a-fA-F:.]+\]:[0-9]{1,5}",
 )
+_TOLERABLE = rf"(?!(?:{'|'.join(sorted(INTOLERABLE))})$)[A-Za-z0-9#._-]{{1,64}}"
+_TYPE_EXAMPLE = '{ tenant = "text" }'
 _PATH = r"/[^\x00-\x1f\x7f]+"
 _DNS = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 
@@ -95,24 +124,31 @@ ADDRESS = Section(
 )
 PROFILE = Section(
     {
+        "preset": Field(
+            Choice(tuple(name for name in PRESETS if name)),
+            "A kind of token made ready; every key can still be given. transaction-token: OAuth Transaction Tokens (draft-ietf-oauth-transaction-tokens).",
+        ),
         "issuer": Field(
             _LINE, "`iss` of its tokens; with a colon it must be a URI (RFC 7519, section 4.1.1).", required=True
         ),
         "audiences": Field(Texts(_LINE, least=1), "The audiences that its tokens may have.", required=True),
         "format": Field(
-            Choice(("nested", "encrypted"), later=("signed", "phantom")),
-            "nested: signed, then encrypted. encrypted: symmetric and not signed; whoever can validate can also issue.",
+            Choice(("nested", "encrypted", "signed"), later=("phantom",)),
+            "nested: signed, then encrypted. encrypted: symmetric and not signed; whoever can validate can also issue. signed: everybody on the way can read it.",
             '"nested"',
         ),
         "sign": Field(
-            Choice(tuple(name for name, suite in SIGNATURES.items() if suite.makes)),
-            "JWS algorithm of the inner layer; not for format encrypted.",
+            Choice(tuple(SIGNATURES)),
+            "JWS algorithm of the inner layer; not for format encrypted. EdDSA is for imported keys alone.",
             '"ES256"',
         ),
         "encrypt": Field(
-            Choice(tuple(name for name, suite in KEY_MANAGEMENT.items() if suite.makes)),
-            "JWE key management. Format encrypted takes a symmetric one: whoever has a public key could make such tokens.",
+            Choice(tuple(KEY_MANAGEMENT)),
+            "JWE key management. Format encrypted takes a symmetric one: whoever has a public key could make such tokens. dir, A128GCMKW and A256GCMKW are for imported keys alone.",
             '"A256KW"',
+        ),
+        "curve": Field(
+            Choice(AGREEMENT_CURVES), "Of ECDH-ES and ECDH-ES+A256KW: the curve of the keys that are made.", '"P-256"'
         ),
         "content": Field(
             Choice(tuple(CONTENT)),
@@ -133,6 +169,13 @@ PROFILE = Section(
             "As keys.max_staleness, for this profile; at most that and at least keys.propagation.",
             "keys.max_staleness",
         ),
+        "accept_signed_until": Field(
+            Moment(),
+            "Of format nested: tokens that are signed alone, by this profile's keys, are accepted until then, and counted in tokensidecar_plain_tokens.",
+        ),
+        "report_only": Field(
+            Flag(), "Tokens that are signed alone are accepted whatever the date, and only counted.", "false"
+        ),
         "audit_validations": Field(Flag(), "Accepted tokens are put on record too, each by itself.", "false"),
         "published": Field(
             Flag(),
@@ -143,8 +186,6 @@ PROFILE = Section(
     later={
         "refresh": "refresh tokens",
         "one_time": "one-time tokens",
-        "imported": "imported keys",
-        "import": "imported keys",
         "revocation": "revocation of tokens",
         "confirmation": "tokens bound to a key",
     },
@@ -153,6 +194,42 @@ CLAIMS = Section(
     {
         "allow": Field(Texts(_CLAIM), "Names that further claims may have.", "any"),
         "require": Field(Texts(_CLAIM), "Names that further claims must have."),
+        "forbid": Field(Texts(_CLAIM), "Names that further claims may not have."),
+        "types": Field(
+            Words(_CLAIM, Choice(tuple(TYPES))),
+            f"What further claims must be: {_TYPE_EXAMPLE}. One of {', '.join(TYPES)}.",
+        ),
+        "max_claims": Field(
+            Whole(8, 512), "How many claims a token may have, the registered ones included.", "no limit of its own"
+        ),
+    }
+)
+_KEY_ID = Text("1 to 256 printable ASCII characters", r"[\x20-\x7e]{1,256}")
+IMPORT = Section(
+    {
+        "signature": Field(
+            Text("an absolute path", _PATH),
+            "File of the public keys that sign: JWK, JWK Set or PEM. Read at the start.",
+        ),
+        "signature_key_id": Field(
+            _KEY_ID, "`kid` of the one key in it, where the file names none.", "RFC 7638 thumbprint"
+        ),
+        "encryption": Field(
+            Text("an absolute path", _PATH),
+            "File of the private or shared keys that open: JWK, JWK Set or PEM. Read at the start.",
+        ),
+        "encryption_key_id": Field(
+            _KEY_ID, "`kid` of the one key in it, where the file names none.", "RFC 7638 thumbprint"
+        ),
+        "typ": Field(
+            Texts(Text('a media type in lower case such as "jwt", or "" for none', r"(?:[a-z0-9.+-]{1,64})?"), least=1),
+            "The `typ`s that its tokens have, in lower case and without application/.",
+            "the profile's typ",
+        ),
+        "tolerate": Field(
+            Texts(Text("the name of a header parameter that changes nothing", _TOLERABLE)),
+            "Header names that are let pass, and never followed: x5t, jku …",
+        ),
     }
 )
 KEYS = Section(
@@ -188,6 +265,11 @@ KEYS = Section(
             Choice(tuple(ROLES)),
             "What this sidecar does. issuer: makes tokens. validator: opens them, and cannot make any of format nested.",
             '"both"',
+        ),
+        "engine": Field(
+            Choice(ENGINES),
+            "What does the cryptography: prepared, for the suites of the default formats, and jwcrypto for the rest; or jwcrypto alone.",
+            '"prepared"',
         ),
         "service_account": Field(
             Text("an absolute path", _PATH),
@@ -264,6 +346,7 @@ SECTIONS: dict[str, Section] = {
     "listen.app[], listen.admin[]": ADDRESS,
     "profiles.NAME": PROFILE,
     "profiles.NAME.claims": CLAIMS,
+    "profiles.NAME.import": IMPORT,
     "keys": KEYS,
     "policy.NAME": POLICY,
     "policy.NAME.issue": POLICY_ISSUE,
@@ -292,7 +375,7 @@ def json_schema() -> JsonSchema:
     planes: dict[str, JsonSchema] = {
         name: {"type": "array", "items": one, "description": LISTEN.fields[name].purpose} for name in ("app", "admin")
     }
-    listen, profile = LISTEN.schema(planes), PROFILE.schema({"claims": CLAIMS.schema()})
+    listen, profile = LISTEN.schema(planes), PROFILE.schema({"claims": CLAIMS.schema(), "import": IMPORT.schema()})
     profiles = {
         "type": "object",
         "propertyNames": {"pattern": f"^(?:{PROFILE_NAME.pattern})$"},

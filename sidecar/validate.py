@@ -5,25 +5,25 @@ Up to and including the innermost authentication, and the form of the claims, ev
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sidecar import claims as claims_
 from sidecar.audit import Audit
 from sidecar.caller import Caller
 from sidecar.claims import Claims
 from sidecar.errors import InvalidTokenError
-from sidecar.gate import Gated, gate
+from sidecar.gate import JWE, JWS, OWN, Form, Gated, foreign, gate, remember
 from sidecar.jose.encrypt import decrypt
 from sidecar.jose.sign import verify
+from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.keeper import Keeper
-from sidecar.keyring import KeyUse, Settings
-from sidecar.live import Found
+from sidecar.keyring import Key, KeyUse, Settings
+from sidecar.live import Found, LiveKey
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb
-from sidecar.profile import Format
-
-_JWE = frozenset({5})
-_JWS = frozenset({3})
+from sidecar.profile import Format, Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,28 @@ class Accepted:
     claims: Claims
 
 
-class Validate:
-    """The verb."""
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What was authenticated: the innermost payload, the outermost key, and what the innermost key was made for."""
 
-    def __init__(self, keeper: Keeper, policy: Policy, audit: Audit, metrics: Metrics) -> None:
+    outer: Found
+    payload: bytes
+    settings: Settings
+
+
+class Validate:
+    """The verb. `imported`: profiles whose keys another system made, by name; they have no ring."""
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        policy: Policy,
+        audit: Audit,
+        metrics: Metrics,
+        imported: Mapping[str, Profile] = MappingProxyType({}),
+    ) -> None:
         self._keeper = keeper
+        self._imported = {name: _Imported(profile) for name, profile in imported.items()}
         self._policy = policy
         self._audit = audit
         self._metrics = metrics
@@ -64,13 +81,14 @@ class Validate:
         ):
             for profile in demand.profiles:
                 self._policy.check(caller, Verb.VALIDATE, profile)
-            found, payload, settings = await self._open(demand)
+            opened = await self._open(demand, caller)
+            found = opened.outer
             counted.profile = found.profile.name
-            claims = claims_.parse(payload)
+            claims = claims_.parse(opened.payload, foreign=found.profile.imported is not None)
             claims_.check(
                 claims,
                 issuer=found.profile.issuer,
-                settings=settings,
+                settings=opened.settings,
                 audiences=demand.audiences,
                 required_scopes=demand.scopes,
                 now=self._keeper.now(),
@@ -85,35 +103,127 @@ class Validate:
                 }
             return Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims)
 
-    async def _open(self, demand: Demand) -> tuple[Found, bytes, Settings]:
-        """The innermost payload, authenticated; the outermost key; and what the innermost key was made for."""
-        outer = gate(demand.token, segments=_JWE)
-        found = await self._key(demand.profiles, outer, KeyUse.ENCRYPTION)
+    async def _open(self, demand: Demand, caller: Caller) -> _Opened:
+        if demand.token.count(".") == 2 and any(map(self._may_be_signed, demand.profiles)):
+            return await self._open_signed(demand, caller)
+        form = self._form(demand.profiles)
+        outer = gate(demand.token, segments=JWE, form=form)
+        found = await self._key(demand.profiles, outer, KeyUse.ENCRYPTION, form)
         settings = found.key.facts.settings
         opened = decrypt(outer, found.key.material, content=settings.content)
         if settings.format is Format.ENCRYPTED:
-            _expect(outer, cty="", typ=settings.typ)
-            return found, opened, settings
+            if not KEY_MANAGEMENT[found.key.facts.algorithm].symmetric:  # anybody could have made it
+                raise InvalidTokenError("key.public")
+            self._expect_typ(outer, found)
+            _remember(found, outer)
+            return _Opened(found, opened, settings)
         _expect(outer, cty="JWT", typ="")
         try:
             text = opened.decode("ascii")
         except UnicodeDecodeError:
             raise InvalidTokenError("nested.text") from None
-        inner = gate(text, segments=_JWS)
+        form = self._form((found.profile.name,))
+        inner = gate(text, segments=JWS, form=form)
         # The inner key must be of the outer key's own profile, whatever else was asked for.
-        signer = await self._key((found.profile.name,), inner, KeyUse.SIGNATURE)
-        _expect(inner, cty="", typ=signer.key.facts.settings.typ)
-        return found, verify(inner, signer.key.material), signer.key.facts.settings
+        signer = await self._key((found.profile.name,), inner, KeyUse.SIGNATURE, form)
+        self._expect_typ(inner, signer)
+        payload = verify(inner, signer.key.material)
+        _remember(found, outer, inner)
+        return _Opened(found, payload, signer.key.facts.settings)
 
-    async def _key(self, profiles: tuple[str, ...], layer: Gated, use: KeyUse) -> Found:
-        found = self._keeper.find(profiles, layer.kid, use) or await self._keeper.find_or_refresh(
-            profiles, layer.kid, use
+    async def _open_signed(self, demand: Demand, caller: Caller) -> _Opened:
+        """A token that is signed alone: of format signed, or of a nested profile that still accepts such (`accept_signed_until`)."""
+        form = self._form(demand.profiles)
+        token = gate(demand.token, segments=JWS, form=form)
+        found = await self._key(demand.profiles, token, KeyUse.SIGNATURE, form)
+        self._expect_typ(token, found)
+        payload = verify(token, found.key.material)
+        if found.key.facts.settings.format is not Format.SIGNED:
+            accepted = self._still_accepts_signed(found.profile)
+            self._metrics.count_plain(found.profile.name, caller.name, accepted=accepted)
+            if not accepted:
+                raise InvalidTokenError("key.format")
+        _remember(found, token)
+        return _Opened(found, payload, found.key.facts.settings)
+
+    def _may_be_signed(self, name: str) -> bool:
+        """Whether a token of this profile may be, or may have been until lately, signed alone."""
+        if imported := self._imported.get(name):
+            return imported.profile.format is Format.SIGNED
+        profile, ring = self._keeper.profiles[name], self._keeper.rings().get(name)
+        return (
+            profile.accept_signed_until is not None
+            or profile.report_only
+            or (ring is not None and any(key.settings.format is Format.SIGNED for key in ring.keys))
         )
+
+    def _still_accepts_signed(self, profile: Profile) -> bool:
+        until = profile.accept_signed_until
+        return profile.report_only or (until is not None and self._keeper.now() < until)
+
+    def _form(self, profiles: tuple[str, ...]) -> Form:
+        """The form of tokens that these profiles' tokens can have. With a foreign one among them `_key` holds our own to the strict form."""
+        if not self._imported:
+            return OWN
+        forms = [self._imported[name].form for name in profiles if name in self._imported]
+        return foreign(frozenset().union(*(form.tolerated for form in forms))) if forms else OWN
+
+    async def _key(self, profiles: tuple[str, ...], layer: Gated, use: KeyUse, form: Form) -> Found:
+        own = profiles
+        if form is not OWN:
+            if found := self._imported_key(profiles, layer, use):
+                return found
+            own = tuple(name for name in profiles if name not in self._imported)
+            gate(layer.text, segments=frozenset({len(layer.segments)}))
+        if not own:
+            raise InvalidTokenError("key.unknown")
+        found = self._keeper.find(own, layer.kid, use) or await self._keeper.find_or_refresh(own, layer.kid, use)
         if found is None:
             raise InvalidTokenError("key.unknown")
         if found.key.facts.algorithm != layer.alg or found.key.facts.settings.content != layer.enc:
             raise InvalidTokenError("key.algorithm")
         return found
+
+    def _imported_key(self, profiles: tuple[str, ...], layer: Gated, use: KeyUse) -> Found | None:
+        """The one imported key of that kid, among those of these profiles whose form the header has."""
+        for name in profiles:
+            imported = self._imported.get(name)
+            found = imported.found.get((use, layer.kid)) if imported else None
+            if imported and found:
+                gate(layer.text, segments=frozenset({len(layer.segments)}), form=imported.form)
+                if found.key.facts.algorithm != layer.alg or found.key.facts.settings.content != layer.enc:
+                    raise InvalidTokenError("key.algorithm")
+                return found
+        return None
+
+    def _expect_typ(self, layer: Gated, found: Found) -> None:
+        """The innermost layer says what kind of token this is, and holds nothing further."""
+        imported = found.profile.imported
+        if layer.cty or layer.typ not in (imported.typs if imported else (found.key.facts.settings.typ,)):
+            raise InvalidTokenError("header.typ")
+
+
+class _Imported:
+    """A profile of another system's tokens, with its keys as a ring would show them: always active, and made for what config says."""
+
+    def __init__(self, profile: Profile) -> None:
+        imported = profile.imported
+        assert imported is not None  # noqa: S101 # what makes the profile an imported one
+        self.profile, self.form = profile, imported.form
+        by_use = {KeyUse.SIGNATURE: imported.signature, KeyUse.ENCRYPTION: imported.encryption}
+        self.found = {
+            (use, kid): Found(
+                profile, 0, LiveKey(Key(kid, use, key.algorithm, Settings.of(profile, use), 0.0, 0.0), key)
+            )
+            for use, keys in by_use.items()
+            for kid, key in keys.items()
+        }
+
+
+def _remember(found: Found, *layers: Gated) -> None:
+    if found.profile.imported is None:
+        for layer in layers:
+            remember(layer)
 
 
 def _expect(layer: Gated, *, cty: str, typ: str) -> None:

@@ -612,6 +612,9 @@ def bad_claims(good_payload: bytes) -> Iterator[tuple[str, bytes]]:
     for literal in ("null", "1", '"jkt"', "[]", "true"):
         yield f"cnf {literal}", raw("cnf", literal)
 
+    for literal in ("null", '"user-42"', "[]", "true", '{"act":1}', '{"act":{"act":{"act":{"act":{}}}}}', '{"act":[{}]}'):
+        yield f"act {literal}", raw("act", literal)
+
     issued = good["iat"]
     assert isinstance(issued, int)
     yield "exp is iat", raw("exp", str(issued))

@@ -182,7 +182,7 @@ def test_every_problem_is_reported_at_once(file: Path) -> None:
         http = "0.0.0.0:8792"
         [profiles.a]
         issuer = "a:b c"
-        format = "signed"
+        format = "phantom"
         ttl = "2h"
         typo = 1
         [profiles."A B"]

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         Plane.APP: ", ".join(map(str, config.listen.app)),
         Plane.ADMIN: ", ".join(map(str, config.listen.admin)) or "nowhere, as configured",
     }
-    verdict = Policy(config.profiles, served, config.policy).decide(
+    verdict = Policy(config.profiles, served, config.policy, imported=config.imported).decide(
         caller, verb, args.profile, _wanted(args, config, verb)
     )
     line = (

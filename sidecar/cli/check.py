@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from sidecar.cli import screen
 from sidecar.cli.exits import Code
 from sidecar.config import Address, Config, ConfigError, Keys, load
 from sidecar.fields import spell
+from sidecar.jose.suites import KEY_MANAGEMENT
+from sidecar.profile import Format
 from sidecar.sections import HTTP_OFF, json_schema
 
 if TYPE_CHECKING:
@@ -100,8 +103,9 @@ def _store_directories(keys: Keys) -> list[Path]:
 def effective(config: Config) -> str:
     """The configuration as a file that reads back to the same, with every default spelled out."""
     listen, keys = config.listen, config.keys
-    first = next(iter(config.profiles.values()))
-    staleness = max(profile.max_staleness for profile in config.profiles.values())
+    profiles = [*config.profiles.values(), *config.imported.values()]
+    first = profiles[0]
+    staleness = max(profile.max_staleness for profile in profiles)
     lines = [
         f"# {config.source or 'the embedded defaults'}, with the environment; runtime {config.runtime_dir}, state {config.state_dir}",
         "[listen]",
@@ -111,7 +115,7 @@ def effective(config: Config) -> str:
         f"allow_http_beyond_loopback = {_toml(listen.allow_http_beyond_loopback)}",
         f"allow_plaintext_tcp = {_toml(listen.allow_plaintext_tcp)}",
     ]
-    for profile in config.profiles.values():
+    for profile in profiles:
         lines += _profile(profile)
     lines += [
         "",
@@ -120,6 +124,7 @@ def effective(config: Config) -> str:
         f"kek = {_kek(keys)}",
         f"role = {_toml(keys.role)}",
         *([f"service_account = {_toml(str(keys.service_account))}"] if keys.scheme == "kubernetes" else []),
+        f"engine = {_toml(keys.engine)}",
         f"single_pod = {_toml(keys.single_pod)}",
         f'rotate_every = "{spell(first.rotate_every)}"',
         f'propagation = "{spell(first.propagation)}"',
@@ -139,6 +144,22 @@ def effective(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _encryption(profile: Profile) -> list[str]:
+    if profile.format is Format.SIGNED:
+        return []
+    lines = [f"encrypt = {_toml(profile.encrypt)}", f"content = {_toml(profile.content)}"]
+    return [*lines, f"curve = {_toml(profile.curve)}"] if KEY_MANAGEMENT[profile.encrypt].agrees else lines
+
+
+def _migration(profile: Profile) -> list[str]:
+    if profile.format is not Format.NESTED or profile.imported:
+        return []
+    lines = [f"report_only = {_toml(profile.report_only)}"]
+    if profile.accept_signed_until is not None:
+        lines.append(f"accept_signed_until = {datetime.fromtimestamp(profile.accept_signed_until, UTC).isoformat()}")
+    return lines
+
+
 def _profile(profile: Profile) -> list[str]:
     lines = [
         "",
@@ -146,24 +167,34 @@ def _profile(profile: Profile) -> list[str]:
         f"issuer = {_toml(profile.issuer)}",
         f"audiences = {_toml(profile.audiences)}",
         f"format = {_toml(profile.format.value)}",
-        *([f"sign = {_toml(profile.sign)}"] if profile.sign else []),
-        f"encrypt = {_toml(profile.encrypt)}",
-        f"content = {_toml(profile.content)}",
+        *([f"sign = {_toml(profile.sign)}"] if profile.format is not Format.ENCRYPTED else []),
+        *_encryption(profile),
         f"typ = {_toml(profile.typ)}",
-        f'ttl = "{spell(profile.ttl)}"',
+        *([] if profile.imported else [f'ttl = "{spell(profile.ttl)}"']),
         f'max_ttl = "{spell(profile.max_ttl)}"',
         f'leeway = "{spell(profile.leeway)}"',
         f"max_token_bytes = {profile.max_token_bytes}",
         f"audit_validations = {_toml(profile.audit_validations)}",
         f'max_staleness = "{spell(profile.max_staleness)}"',
-        f"published = {_toml(profile.published)}",
+        *([] if profile.imported else [f"published = {_toml(profile.published)}"]),
+        *_migration(profile),
     ]
     rules = []
     if profile.claims.allow is not None:
         rules.append(f"allow = {_toml(sorted(profile.claims.allow))}")
     if profile.claims.require:
         rules.append(f"require = {_toml(sorted(profile.claims.require))}")
+    if profile.claims.forbid:
+        rules.append(f"forbid = {_toml(sorted(profile.claims.forbid))}")
+    if profile.claims.types:
+        named = ", ".join(f"{_toml(name)} = {_toml(word)}" for name, word in profile.claims.types.items())
+        rules.append(f"types = {{ {named} }}")
+    if profile.claims.max_claims is not None:
+        rules.append(f"max_claims = {profile.claims.max_claims}")
     lines += ["", f"[profiles.{profile.name}.claims]", *rules] if rules else []
+    if imported := profile.imported:
+        lines += ["", f"[profiles.{profile.name}.import]", *(f"{n} = {_toml(v)}" for n, v in imported.files.items())]
+        lines += [f"typ = {_toml(sorted(imported.typs))}", f"tolerate = {_toml(sorted(imported.form.tolerated))}"]
     if profile.audiences:
         return lines
     return [

@@ -168,6 +168,13 @@ def imported(members: object, algorithm: str, *, own: bool = False) -> Material:
     return material
 
 
+def kinds(algorithm: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The `kty` and, unless it is RSA or symmetric, the `crv` that a key for this algorithm can have."""
+    agrees = algorithm in KEY_MANAGEMENT and KEY_MANAGEMENT[algorithm].agrees
+    found = [_kind(algorithm, curve) for curve in (AGREEMENT_CURVES if agrees else ("",))]
+    return frozenset(kty for kty, _, _ in found), frozenset(curve for _, curve, _ in found if curve)
+
+
 def _kind(algorithm: str, curve: str) -> tuple[str, str, int]:
     """The `kty` and `crv` of a key for this algorithm, and the length of a symmetric one. `ValueError`: no such curve for it."""
     if signature := SIGNATURES.get(algorithm):
