@@ -17,6 +17,7 @@ from sidecar.backends import open_kms, open_store
 from sidecar.config import load
 from sidecar.errors import SidecarError
 from sidecar.keeper import Keeper
+from sidecar.ports import Store
 
 
 class FutureClock:
@@ -35,6 +36,7 @@ class FutureClock:
 async def race(config_file: str, cluster: list[str]) -> None:
     logs.configure("error")
     config, clock = load(config_file, {}), FutureClock()
+    store: Store
     if cluster:
         from sidecar.stores.kubernetes import KubernetesStore
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tokensidecar.v1 import admin_service_pb2 as admin_pb, token_service_pb2 as pb
 
+from sidecar.backends import open_kms, open_store
+from sidecar.clocks import SystemClock
+from sidecar.config import load
+from sidecar.jose import keys as jose_keys
+from sidecar.jose.encrypt import encrypt
+from sidecar.jose.sign import sign
+from sidecar.keyring import KeyUse
+from sidecar.sealing import open_ring, seal_ring
 from tests.e2e.calls import SECONDS, Plane, refused
 from tests.faults.waiting import wait_for
 from tests.fleet.fleet import QUICK, Fleet, Load, revision, started
 from tests.running import SERVE
 
 if TYPE_CHECKING:
+    from sidecar.sealing import Opened
     from tests.fleet.conftest import NewFleet
 
 ISSUE = pb.IssueRequest(subject="u", audiences=["orders"])
@@ -128,3 +139,50 @@ def test_another_key_encryption_key_opens_nothing(fleet: Fleet) -> None:
     validator.start()
     assert validator.process.wait(20) == 1
     assert "does not open the keys" in validator.stderr()
+
+
+def test_who_has_a_validator_whole_makes_no_token_that_another_one_accepts(fleet: Fleet) -> None:
+    """Its disk, its key-encryption key and this project's own code: the signature key is not there to be had."""
+    fleet.once()
+    issuer, validator = fleet.sidecar("issuer"), fleet.sidecar("validator")
+    opened = asyncio.run(_opened(fleet, "validator"))
+    assert not opened.issue
+    (signature,) = [key for key in opened.ring.keys if key.use is KeyUse.SIGNATURE]
+    (encryption,) = [key for key in opened.ring.keys if key.use is KeyUse.ENCRYPTION]
+    assert not opened.open[signature.key_id].private
+    with Plane(issuer.app_socket) as issuing, Plane(validator.app_socket) as validating:
+        good = validating.accepts(issuing.token(), with_claims=True)
+        own = jose_keys.generate("ES256")
+        outer = opened.open[encryption.key_id]
+        payload = good.claims_json.encode()
+        for inner in (
+            sign(payload, own, typ="at+jwt"),
+            _named(sign(payload, own, typ="at+jwt"), signature.key_id),
+        ):
+            forged = encrypt(inner.encode(), outer, content="A256GCM", cty="JWT")
+            check = pb.ValidateRequest(token=forged, audiences=["orders"])
+            assert refused(validating.validate, check).reason == "TOKEN_INVALID"
+        with pytest.raises(ValueError, match="does not sign"):
+            sign(payload, opened.open[signature.key_id], typ="at+jwt")
+    # Nor can it write a ring with a signature key of its own: the document is signed by who has both roles.
+    with pytest.raises(ValueError, match="both roles"):
+        seal_ring(opened.ring, {**opened.open, signature.key_id: own}, opened.data_keys, opened)
+
+
+def _named(token: str, key_id: str) -> str:
+    """The same signature under a header that names another key."""
+    header, payload, signature = token.split(".")
+    changed = json.loads(urlsafe_b64decode(header + "=" * (-len(header) % 4))) | {"kid": key_id}
+    text = json.dumps(changed, separators=(",", ":")).encode()
+    return f"{urlsafe_b64encode(text).decode().rstrip('=')}.{payload}.{signature}"
+
+
+async def _opened(fleet: Fleet, role: str) -> Opened:
+    file = fleet.directory / "stolen.toml"
+    file.write_text(fleet.config(role))
+    keys = load(str(file), {}).keys
+    store = await open_store(keys, SystemClock(), keeping=False)
+    document = await store.load("default")
+    assert document is not None
+    kms = await open_kms(keys, store)
+    return await open_ring(document.content, "default", document.revision, store_id=await store.store_id(), kms=kms)
