@@ -599,7 +599,8 @@ class _Reader:
                 if layer in table:
                     self._problem(f"{key}.{layer}", f"is not for format {values.get('format', 'nested')}")
             elif layer not in table:
-                self._problem(f"{key}.{layer}", "is required for this format: the file of its keys")
+                if isinstance(found, dict) and layer not in found:
+                    self._problem(f"{key}.{layer}", "is required for this format: the file of its keys")
             else:
                 keys[layer] = self._key_file(
                     f"{key}.{layer}", table[layer], values.get(name, default), table.get(f"{layer}_key_id", ""), digest

@@ -612,7 +612,15 @@ def bad_claims(good_payload: bytes) -> Iterator[tuple[str, bytes]]:
     for literal in ("null", "1", '"jkt"', "[]", "true"):
         yield f"cnf {literal}", raw("cnf", literal)
 
-    for literal in ("null", '"user-42"', "[]", "true", '{"act":1}', '{"act":{"act":{"act":{"act":{}}}}}', '{"act":[{}]}'):
+    for literal in (
+        "null",
+        '"user-42"',
+        "[]",
+        "true",
+        '{"act":1}',
+        '{"act":{"act":{"act":{"act":{}}}}}',
+        '{"act":[{}]}',
+    ):
         yield f"act {literal}", raw("act", literal)
 
     issued = good["iat"]

@@ -31,6 +31,8 @@ from sidecar.cli.inspect import look
 from sidecar.cli.main import COMMANDS, main
 from sidecar.config import load
 from sidecar.gate import RULES
+from sidecar.jose.suites import CONTENT, KEY_MANAGEMENT, SIGNATURES
+from tests.forgeries import encode
 from tests.running import ROOT, RunningSidecar, free_port
 from tests.test_config import GOOD
 
@@ -445,6 +447,28 @@ def test_inspect_says_something_about_any_text(text: str) -> None:
     assert seen.broken is None or seen.broken[0] in RULES
 
 
+def test_inspect_says_what_each_algorithm_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    signed = [(alg, f"{alg}: {'a' if alg != 'none' else 'not'}") for alg in (*SIGNATURES, "none")]
+    jwe = [(alg, f"{alg}: the content key is") for alg in KEY_MANAGEMENT] + [("RSA1_5", "RSA1_5: not a key management")]
+    file = tmp_path / "token"
+    for alg, sentence in signed:
+        assert any(said.startswith(sentence) for said in look(jws(json.dumps({"alg": alg}))).suites)
+    for alg, sentence in jwe:
+        for enc, size in ((name, content.tag) for name, content in CONTENT.items()):
+            token = f"{encode(json.dumps({'alg': alg, 'enc': enc}))}.AAAA.AAAA.AAAA.AAAA"
+            said = look(token).suites
+            assert any(one.startswith(sentence) for one in said)
+            assert f"{enc}: its tag has {size} bytes, and this one 3" in said
+            file.write_text(token, encoding="utf-8")
+            main(["inspect", str(file)])
+            assert sentence in " ".join(capsys.readouterr().out.split())
+    assert (
+        look(f"{encode(json.dumps({'alg': 'dir', 'enc': 'A256CBC'}))}....")
+        .suites[-1]
+        .startswith("A256CBC: not a content")
+    )
+
+
 # -- check
 
 
@@ -491,8 +515,28 @@ kek = { issue = "file:/k/issue", open = "file:/k/open" }
 VALIDATOR = '[keys]\nstore = "file:/rings"\nkek = { open = "file:/k/open" }\nrole = "validator"\n'
 
 
+SUITES = """
+[profiles.a]
+issuer = "i"
+audiences = ["x"]
+encrypt = "ECDH-ES"
+curve = "X25519"
+sign = "Ed25519"
+accept_signed_until = 2027-01-31
+claims = { forbid = ["a"], types = { b = "text", c = "list" }, max_claims = 20 }
+[profiles.b]
+issuer = "i"
+audiences = ["x"]
+format = "signed"
+published = true
+preset = "transaction-token"
+[keys]
+engine = "jwcrypto"
+"""
+
+
 @pytest.mark.parametrize(
-    "text", [GOOD, "", '[listen]\nhttp = "off"\nadmin = []\n[keys]\nrotate_every = "36h"\n', FLEET, VALIDATOR]
+    "text", [GOOD, "", '[listen]\nhttp = "off"\nadmin = []\n[keys]\nrotate_every = "36h"\n', FLEET, VALIDATOR, SUITES]
 )
 def test_the_effective_tree_reads_back_to_itself(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     file, again = tmp_path / "config.toml", tmp_path / "again.toml"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, strategies as st
 from sidecar import config, directories
 from sidecar.config import Address, Config, ConfigError, load
 from sidecar.fields import Duration, spell
+from sidecar.jose import keys
 from sidecar.keyring import Role
 from sidecar.profile import DEFAULT, Format
 from sidecar.sections import SECTIONS, TABLES, json_schema
@@ -268,13 +270,86 @@ def test_every_problem_is_reported_at_once(file: Path) -> None:
         ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { require = ["sub"] }', "profiles.a.claims.require", "registered"),
         ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { allow = ["a"], require = ["b"] }', "profiles.a.claims.require", "allow"),
         ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nrefresh = true', "profiles.a.refresh", "not in this version"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nencrypt = "ECDH-ES"\nformat = "encrypted"', "profiles.a.encrypt", "public key"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nencrypt = "RSA-OAEP-256"\nformat = "encrypted"', "profiles.a.encrypt", "nested"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nencrypt = "dir"', "profiles.a.encrypt", "imported keys alone"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nencrypt = "A256GCMKW"', "profiles.a.encrypt", "imported keys alone"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nsign = "EdDSA"', "profiles.a.sign", "imported keys alone"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\ncurve = "P-384"', "profiles.a.curve", "P-256"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"', "profiles.a.published", "must be true"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"\npublished = true\nsign = "HS256"', "profiles.a.published", "no public key"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"\npublished = true\nencrypt = "A256KW"', "profiles.a.encrypt", "encrypts nothing"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"\npublished = true\nreport_only = true', "profiles.a.report_only", "encrypts nothing"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "encrypted"\naccept_signed_until = 2027-01-01', "profiles.a.accept_signed_until", "symmetric"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\naccept_signed_until = "2027-01-01"', "profiles.a.accept_signed_until", "without quotes"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\naccept_signed_until = 2027-01-01T00:00:00', "profiles.a.accept_signed_until", "such as"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\npreset = "idtoken"', "profiles.a.preset", "transaction-token"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { forbid = ["a"], require = ["a"] }', "profiles.a.claims.forbid", "names too"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { types = { a = "string" } }', "profiles.a.claims.types", "text"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { types = { sub = "text" } }', "profiles.a.claims.types", "registered"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nclaims = { max_claims = 7 }', "profiles.a.claims.max_claims", "8 to 512"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nimport = { encryption = "/absent" }', "profiles.a.import.signature", "required"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"\nimport = { signature = "/absent" }', "profiles.a.import.signature", "cannot be read"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"\nimport = { signature = "/dev/null" }', "profiles.a.import.signature", "neither PEM nor JSON"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"\nimport = { signature = "/absent", encryption = "/absent" }', "profiles.a.import.encryption", "not for format signed"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"\nimport = { signature = "/absent", tolerate = ["crit"] }', "profiles.a.import.tolerate", "changes nothing"),
+        ('[profiles.a]\nissuer = "i"\naudiences = ["x"]\nformat = "signed"\nimport = { signature = "relative" }', "profiles.a.import.signature", "absolute"),
+        ('[keys]\nengine = "openssl"', "keys.engine", "jwcrypto"),
         ('[log]\nlevel = "loud"', "log.level", "debug"),
     ],
 )  # fmt: skip
 def test_what_is_no_good_is_refused_by_its_key(file: Path, text: str, key: str, word: str) -> None:
     found = problems(file, text)
-    assert set(found) == {key}
+    assert key in found
     assert word in found[key]
+    assert len(found) == 1 or "/absent" in text
+
+
+def test_keys_of_another_system_are_read_from_their_files(file: Path, tmp_path: Path) -> None:
+    public, secret = tmp_path / "jwks.json", tmp_path / "secret.json"
+    public.write_bytes(b'{"keys":[' + (keys.generate("ES256").public_bytes() or b"") + b"]}")
+    secret.write_text('{"kty":"oct","kid":"theirs","k":"%s"}' % ("A" * 43), encoding="utf-8")
+    secret.chmod(0o640)
+    text = f"""
+        [profiles.a]
+        issuer = "i"
+        audiences = ["x"]
+        encrypt = "A256GCMKW"
+        import = {{ signature = "{public}", encryption = "{secret}", typ = ["", "jwt"], tolerate = ["x5t"] }}
+    """
+    found = read(file, text)
+    assert found.profiles == {}
+    imported = found.imported["a"].imported
+    assert imported is not None
+    assert list(imported.encryption) == ["theirs"]
+    assert len(imported.signature) == 1
+    assert (imported.typs, imported.form.tolerated) == ({"", "jwt"}, {"x5t"})
+    assert "A" * 43 not in repr(found)
+    assert replace(found, digest="") == replace(read(file, text), digest="")
+    secret.write_text('{"kty":"oct","kid":"theirs","k":"%s"}' % ("B" * 42 + "A"), encoding="utf-8")
+    assert replace(found, digest="") != replace(read(file, text), digest="")
+    secret.chmod(0o644)
+    assert "every user of this machine" in problems(file, text)["profiles.a.import.encryption"]
+    secret.write_bytes(keys.generate("RSA-OAEP-256").public_bytes() or b"")
+    asymmetric = text.replace("A256GCMKW", "RSA-OAEP-256")
+    assert "holds a public key" in problems(file, asymmetric)["profiles.a.import.encryption"]
+
+
+def test_a_preset_gives_way_to_what_is_written(file: Path) -> None:
+    profile = '[profiles.a]\nissuer = "i"\naudiences = ["x"]\npreset = "transaction-token"\n'
+    found = read(file, profile).profiles["a"]
+    assert (found.typ, found.ttl, found.claims.require) == ("txntoken+jwt", 60, {"txn"})
+    changed = read(
+        file, profile + 'ttl = "20s"\nclaims = { require = ["purp"], types = { txn = "integer" } }\n'
+    ).profiles["a"]
+    assert (changed.typ, changed.ttl, changed.claims.require) == ("txntoken+jwt", 20, {"txn", "purp"})
+    assert (changed.claims.types["txn"], changed.claims.types["tctx"]) == ("integer", "object")
+
+
+def test_a_moment_is_a_day_in_utc_or_a_time_with_its_offset(file: Path) -> None:
+    for text in ("2027-01-31", "2027-01-31T00:00:00Z", "2027-01-31T01:00:00+01:00"):
+        found = read(file, f'[profiles.a]\nissuer = "i"\naudiences = ["x"]\naccept_signed_until = {text}\n')
+        assert found.profiles["a"].accept_signed_until == 1801353600
 
 
 @pytest.mark.parametrize(

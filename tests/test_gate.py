@@ -11,8 +11,9 @@ import time
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
+from sidecar import gate as gate_module
 from sidecar.errors import InvalidTokenError
-from sidecar.gate import JWE, JWS, MAX_HEADER, MAX_TOKEN, RULES, Gated, gate
+from sidecar.gate import JWE, JWS, MAX_HEADER, MAX_KNOWN, MAX_TOKEN, RULES, Gated, foreign, gate, remember
 from tests.forgeries import encode
 
 KID = "Al9VO3gW2wFfzNpC72q6Dg"
@@ -297,3 +298,124 @@ def test_hostile_texts_cost_no_more_than_their_length() -> None:
     for text in texts:
         stage(text)
     assert time.perf_counter() - start < 1
+
+
+POINT = {"kty": "EC", "crv": "P-256", "x": "A" * 43, "y": "A" * 43}
+LINE = {"kty": "OKP", "crv": "X25519", "x": "A" * 43}
+AGREED = ENCRYPTED | {"alg": "ECDH-ES", "epk": POINT}
+
+
+def test_an_epk_passes_exactly_with_an_agreement() -> None:
+    for alg in ("ECDH-ES", "ECDH-ES+A256KW"):
+        for epk in (POINT, LINE, dict(reversed(POINT.items()))):
+            assert gate(encrypted(AGREED | {"alg": alg, "epk": epk}), segments=JWE).header["epk"] == epk
+        assert stage(encrypted(ENCRYPTED | {"alg": alg})) == "gate.header_missing"
+    for alg in ("A256KW", "dir", "RSA-OAEP-256", "A256GCMKW", "ECDH-ES+A128KW", "ES256"):
+        assert stage(encrypted(AGREED | {"alg": alg})) == "gate.header_name"
+    assert stage(signed(SIGNED | {"alg": "ECDH-ES", "epk": POINT})) == "gate.header_name"
+
+
+@pytest.mark.parametrize("epk", [POINT, LINE])
+def test_an_epk_has_the_members_of_its_curve_and_no_others(epk: dict[str, str]) -> None:
+    for name, good in epk.items():
+        assert stage(encrypted(AGREED | {"epk": {n: v for n, v in epk.items() if n != name}})) == "gate.epk"
+        for value in (None, 1, [], {}, "", f"{good}\n", good.swapcase() + "x"):
+            assert stage(encrypted(AGREED | {"epk": epk | {name: value}})) == "gate.epk"
+    for name in ("d", "kid", "alg", "use", "jwk", "z"):
+        assert stage(encrypted(AGREED | {"epk": epk | {name: "A" * 43}})) == "gate.epk"
+    for crv in ("P-384", "P-521", "secp256k1", "Ed25519", "X448", "p-256", "X25519" if epk is POINT else "P-256"):
+        assert stage(encrypted(AGREED | {"epk": epk | {"crv": crv}})) == "gate.epk"
+    for value in (None, "", 1, [], [epk], {}, json.dumps(epk)):
+        assert stage(encrypted(AGREED | {"epk": value})) == "gate.epk"
+
+
+@pytest.mark.parametrize(
+    "coordinate", ["A" * 42, "A" * 44, "A" * 42 + "B", "A" * 42 + "=", "A" * 42 + "+", "A" * 42 + "é"]
+)
+def test_a_coordinate_is_canonical_and_of_its_length(coordinate: str) -> None:
+    assert stage(encrypted(AGREED | {"epk": POINT | {"y": coordinate}})) == "gate.epk"
+    assert stage(encrypted(AGREED | {"epk": LINE | {"x": coordinate}})) == "gate.epk"
+
+
+def test_members_of_an_epk_are_not_named_twice() -> None:
+    raw = json.dumps(AGREED)
+    assert stage(encrypted(raw.replace('"x":', '"y": "", "x":'))) == "gate.header_duplicate"
+    assert stage(encrypted(raw.replace('"kty":', '"\\u006bty": "EC", "kty":'))) == "gate.header_duplicate"
+
+
+def test_iv_and_tag_pass_exactly_with_gcm_key_wrap() -> None:
+    wrapped = ENCRYPTED | {"iv": "A" * 16, "tag": "A" * 22}
+    for alg in ("A128GCMKW", "A256GCMKW"):
+        assert gate(encrypted(wrapped | {"alg": alg}), segments=JWE).alg == alg
+        for name in ("iv", "tag"):
+            assert (
+                stage(encrypted({n: v for n, v in (wrapped | {"alg": alg}).items() if n != name}))
+                == "gate.header_missing"
+            )
+            for value in ("", "A" * 15, "A" * 17, "A" * 20, "A" * 24, "A" * 21 + "B", "*" * 16, "*" * 22):
+                assert stage(encrypted(wrapped | {"alg": alg, name: value})) == "gate.wrapping"
+            assert stage(encrypted(wrapped | {"alg": alg, name: 1})) == "gate.header_value"
+    for alg in ("A256KW", "A192GCMKW", "dir", "ECDH-ES"):
+        assert stage(encrypted(wrapped | {"alg": alg})) == "gate.header_name"
+
+
+def test_a_foreign_form_tolerates_the_names_that_it_declares_and_no_others() -> None:
+    form = foreign(frozenset({"x5t", "jwk"}))
+    for value in ("a", 1, None, [], {"a": [1]}):
+        token = gate(signed(SIGNED | {"x5t": value, "jwk": value}), segments=JWS, form=form)
+        assert token.header["jwk"] == value
+        assert stage(signed(SIGNED | {"x5t": value})) == "gate.header_name"
+    for name in ("jku", "x5c", "crit", "zip", "b64", "iss"):
+        with pytest.raises(InvalidTokenError):
+            gate(signed(SIGNED | {name: "a"}), segments=JWS, form=form)
+
+
+def test_what_changes_a_token_is_never_tolerated() -> None:
+    for name in ("crit", "b64", "zip", "apu", "apv", "p2s", "p2c", "alg", "enc", "kid", "epk", "iv", "tag"):
+        with pytest.raises(ValueError, match=f"cannot be tolerated: {name}"):
+            foreign(frozenset({name, "x5t"}))
+
+
+def test_a_foreign_kid_is_any_printable_text() -> None:
+    form = foreign()
+    for kid in ("a", "https://idp.example/keys#1", "~" * 256, "' OR 1=1"):
+        assert gate(signed(SIGNED | {"kid": kid}), segments=JWS, form=form).kid == kid
+    for kid in ("", "a" * 257, "a\n", "\0", "ключ", "\x7f"):
+        with pytest.raises(InvalidTokenError) as refused:
+            gate(signed(SIGNED | {"kid": kid}), segments=JWS, form=form)
+        assert refused.value.stage == "gate.kid"
+
+
+def test_a_foreign_header_may_have_4_kib() -> None:
+    form = foreign(frozenset({"x5c"}))
+    assert gate(signed(SIGNED | {"x5c": ["A" * 3900]}), segments=JWS, form=form)
+    with pytest.raises(InvalidTokenError) as refused:
+        gate(signed(SIGNED | {"x5c": ["A" * 4096]}), segments=JWS, form=form)
+    assert refused.value.stage == "gate.header_size"
+
+
+def test_a_remembered_header_is_read_to_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate_module, "_known", {})
+    for token in (signed(SIGNED), encrypted(ENCRYPTED)):
+        first = gate(token, segments=JWS | JWE)
+        remember(first)
+        assert gate(token, segments=JWS | JWE) == first
+        head, rest = token.split(".", 1)
+        other = ".".join([head, "e30", "e30"] if rest.count(".") == 3 else [head, "a2V5", "aXY", "e30", "dGFn"])
+        assert stage(other) in {"gate.header_name", "gate.header_missing"}
+        with pytest.raises(TypeError):
+            first.header["alg"] = "none"  # type: ignore[index]
+    assert len(gate_module._known) == 2
+
+
+def test_only_own_headers_that_come_again_are_remembered_and_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    known: dict[str, object] = {}
+    monkeypatch.setattr(gate_module, "_known", known)
+    remember(gate(encrypted(AGREED), segments=JWE))
+    assert known == {}
+    with pytest.raises(InvalidTokenError):
+        remember(gate(signed(SIGNED | {"x5t": "a"}), segments=JWS, form=foreign(frozenset({"x5t"}))))
+    for number in range(MAX_KNOWN + 50):
+        remember(gate(signed(SIGNED | {"kid": f"k{number}"}), segments=JWS))
+    assert len(known) == MAX_KNOWN
+    assert encode(json.dumps(SIGNED | {"kid": f"k{MAX_KNOWN + 49}"})) in known

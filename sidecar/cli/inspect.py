@@ -11,9 +11,11 @@ from sidecar.cli import reading, screen
 from sidecar.cli.exits import Code
 from sidecar.errors import InvalidTokenError
 from sidecar.gate import JWE, JWS, RULES, gate
+from sidecar.jose.suites import CONTENT, KEY_MANAGEMENT, SIGNATURES, Management, encrypted_key_size
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator, Mapping
 
 JWS_PARTS = ("header", "payload", "signature")
 JWE_PARTS = ("header", "encrypted key", "initialization vector", "ciphertext", "tag")
@@ -31,9 +33,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What can be seen. `header` and `payload` are None where they cannot be read; `broken` is (stage, sentence) or None."""
+    """What can be seen. `header` and `payload` are None where they cannot be read; `broken` is (stage, sentence) or None.
+
+    `suites`: what each algorithm in the header is, and what is not of its exact length, a sentence each.
+    """
 
     kind: str
+    suites: tuple[str, ...]
     parts: tuple[Part, ...]
     header: str | None
     payload: str | None
@@ -77,11 +83,60 @@ def look(text: str) -> Seen:
         broken = (error.stage, RULES[error.stage])
     return Seen(
         kind=kind[names] if names else "not a token in compact serialization",
+        suites=tuple(_suites(_parsed(_text(decoded[0])), parts)),
         parts=parts,
         header=_text(decoded[0]),
         payload=_text(decoded[1]) if names is JWS_PARTS else None,
         broken=broken,
     )
+
+
+def _suites(header: Any, parts: tuple[Part, ...]) -> Iterator[str]:
+    """What the header's algorithms are, as far as they exist here."""
+    if not isinstance(header, dict) or len(parts) not in (3, 5):
+        return
+    alg, sizes = header.get("alg"), {part.name: part.size for part in parts}
+    if not isinstance(alg, str):
+        return
+    if len(parts) == 3:
+        signature = SIGNATURES.get(alg)
+        if signature is None:
+            yield f"{alg}: not a signature algorithm of this version"
+            return
+        kind = {"oct": "a MAC: who verifies can sign", "RSA": "an RSA signature"}.get(
+            signature.kty, f"a signature by a key on {signature.curve}"
+        )
+        yield f"{alg}: {kind}{_made(signature.makes)}"
+        yield from _odd(alg, "signature", sizes, signature.signature or None)
+        return
+    management, enc = KEY_MANAGEMENT.get(alg), header.get("enc")
+    content = CONTENT.get(enc) if isinstance(enc, str) else None
+    if management is None:
+        yield f"{alg}: not a key management of this version"
+    else:
+        who = (
+            "who opens can make"
+            if management.symmetric
+            else "who has the public key can make, so it must be signed inside"
+        )
+        yield f"{alg}: the content key is {management.how.value}; {who}{_made(management.makes)}"
+    if content is None:
+        yield f"{enc!s:.32}: not a content encryption of this version"
+    else:
+        yield f"{enc}: a content key of {content.key * 8} bits, authenticated"
+        yield from _odd(str(enc), "initialization vector", sizes, content.iv)
+        yield from _odd(str(enc), "tag", sizes, content.tag)
+    if management and content and management.how is not Management.RSA:
+        yield from _odd(alg, "encrypted key", sizes, encrypted_key_size(management.how, content))
+
+
+def _made(makes: bool) -> str:
+    return "" if makes else "; opened with imported keys alone, never made here"
+
+
+def _odd(algorithm: str, name: str, sizes: Mapping[str, int | None], due: int | None) -> Iterator[str]:
+    if due is not None and sizes[name] != due:
+        yield f"{algorithm}: its {name} has {due} bytes, and this one {'none' if sizes[name] is None else sizes[name]}"
 
 
 def _decoded(segment: str) -> bytes | None:
@@ -111,6 +166,7 @@ def _write_json(seen: Seen) -> None:
     screen.write_json(
         {
             "kind": seen.kind,
+            "suites": list(seen.suites),
             "header": _parsed(seen.header),
             "payload": _parsed(seen.payload),
             "parts": [{"name": part.name, "characters": part.characters, "bytes": part.size} for part in seen.parts],
@@ -125,6 +181,8 @@ def _show(seen: Seen) -> None:
 
     out = screen.console()
     out.print(Text(seen.kind, style="bold"))
+    for sentence in seen.suites:
+        out.print(screen.clean(sentence))
     out.print(sizes(seen.parts))
     out.print()
     header = _parsed(seen.header)

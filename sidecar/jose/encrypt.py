@@ -13,7 +13,7 @@ from sidecar.gate import MAX_TOKEN
 from sidecar.jose import headers
 from sidecar.jose.prepared import CONTENT as PREPARED_CONTENT
 from sidecar.jose.sound import x25519_point
-from sidecar.jose.suites import CONTENT, CURVES, KEY_MANAGEMENT, Management, encoded
+from sidecar.jose.suites import CONTENT, CURVES, KEY_MANAGEMENT, Management, encoded, encrypted_key_size
 
 if TYPE_CHECKING:
     from sidecar.gate import Gated
@@ -134,11 +134,5 @@ def _blank_epk(curve: str) -> str:
 
 
 def _encrypted_key_size(key: Material, content: Content) -> int:
-    match KEY_MANAGEMENT[key.algorithm].how:
-        case Management.WRAPPING | Management.WRAPPING_AGREEMENT:
-            return content.key + 8  # RFC 3394
-        case Management.GCM_WRAPPING:
-            return content.key
-        case Management.RSA:
-            return key.size
-    return 0
+    how = KEY_MANAGEMENT[key.algorithm].how
+    return key.size if how is Management.RSA else encrypted_key_size(how, content)

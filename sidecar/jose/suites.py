@@ -123,6 +123,16 @@ CONTENT: Mapping[str, Content] = MappingProxyType(
 )
 
 
+def encrypted_key_size(how: Management, content: Content) -> int:
+    """Bytes of the encrypted key (RFC 7516 section 2); of `Management.RSA` those of the modulus, which are not known here."""
+    match how:
+        case Management.WRAPPING | Management.WRAPPING_AGREEMENT:
+            return content.key + 8  # RFC 3394
+        case Management.GCM_WRAPPING:
+            return content.key
+    return 0
+
+
 def encoded(length: int) -> int:
     """Characters of unpadded base64url (RFC 7515 section 2) for that many bytes."""
     return (4 * length + 2) // 3
