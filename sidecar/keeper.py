@@ -375,12 +375,16 @@ class Keeper:
             if first := ring.answer_to(request_id):
                 return Changed(ring, first.activate_time, first.revision)
             proposed = {each.use: each for each in ring.proposed(configured, alone=alone)}
-            if uses is not None and not (set(uses) <= proposed.keys() and uses):
+            latest = ring.latest()
+            # One key of a format makes no token: all of the next one come together, whichever was due or asked for.
+            another = latest is None or any(e.settings.format is not latest.settings.format for e in proposed.values())
+            known = [use for use in KeyUse if use in proposed or (latest and use in uses_of(latest.settings.format))]
+            if uses is not None and not (set(uses) <= set(known) and uses):
                 raise InvalidRequestError(
-                    Violation("uses", f"profile {profile!r} has keys for {', '.join(u.value for u in proposed)} only")
+                    Violation("uses", f"profile {profile!r} has keys for {', '.join(u.value for u in known)} only")
                 )
             ahead = 0.0 if alone and not configured.published else _ahead(configured)
-            wanted = [each for use, each in proposed.items() if uses is None or use in uses or not ring.newest(use)]
+            wanted = [each for use, each in proposed.items() if another or uses is None or use in uses]
             material, fresh = _fresh(wanted, now=now, activate=now + ahead)
             return _Plan(
                 ring.rotated(fresh, now=now, activate=now + ahead, expected=expected, request_id=request_id),
@@ -407,9 +411,8 @@ class Keeper:
                 return Changed(ring, now, ring.revision)
             uncovered = ring.uncovered(key_ids, now)
             proposed = {each.use: each for each in ring.proposed(configured, alone=alone)}
-            # A use that the next format has no more may be needed until then: the same again.
-            again = {key.use: Proposal.as_key(key) for key in ring.keys}
-            material, fresh = _fresh([proposed.get(use, again[use]) for use in uncovered], now=now, activate=now)
+            wanted = [ring.replacement(use, proposed.get(use), now) for use in uncovered]
+            material, fresh = _fresh(wanted, now=now, activate=now)
             return _Plan(ring.compromised(key_ids, fresh, now=now), material, now)
 
         configured = self.profiles[profile]

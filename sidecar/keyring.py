@@ -8,6 +8,8 @@ Rules (keys.md):
  5. A key is destroyed no sooner than the last token made with it has expired everywhere.
  6. The same request id gets the first answer; the last 16 are kept.
  7. The next key is as the newest one is, unless a configuration with a higher settings revision says otherwise.
+ 8. Tokens have one format at a time, and all keys that make them agree on it. It changes when all keys of the next one are active, by
+    rotation only: revoking a key changes no format.
 """
 
 from __future__ import annotations
@@ -194,9 +196,21 @@ class Ring:
         return next(reversed(unfollowed or of_use), None)
 
     def latest(self) -> Key | None:
-        """The key that was made last of all: its format is what the profile's tokens have, or will have."""
+        """The successor that is active last of all: its format is what the profile's tokens have, or will have."""
         newest = [key for use in KeyUse if (key := self.newest(use))]
-        return max(newest, key=lambda key: key.create_time, default=None)
+        return max(newest, key=lambda key: key.activate_time, default=None)
+
+    def format(self, now: float) -> Format | None:
+        """The format of tokens that are made at `now`: the one activated last that has all its keys. None: no format has.
+
+        A key of another format may be active beside them: of a former one, or of the next one, whose other key is not active yet.
+        """
+        active = {use: key for use in KeyUse if (key := self.active(use, now))}
+        for key in sorted(active.values(), key=lambda key: key.activate_time, reverse=True):
+            found = key.settings.format
+            if all(use in active and active[use].settings.format is found for use in uses_of(found)):
+                return found
+        return None
 
     def proposed(self, profile: Profile, *, alone: bool) -> tuple[Proposal, ...]:
         """The next keys, one for each use of the format.
@@ -251,17 +265,40 @@ class Ring:
         return self._next([*kept, *fresh], self.answered + answer)
 
     def uncovered(self, key_ids: frozenset[str], now: float) -> tuple[KeyUse, ...]:
-        """The uses that neither issue nor have a successor once these keys are compromised: each needs a fresh key."""
-        left = tuple(
-            k for k in self.keys if k.key_id not in key_ids and k.state(now) in (KeyState.ACTIVE, KeyState.PENDING)
+        """The uses that lack a key once these are compromised, so that each needs a fresh one.
+
+        What the present format needs must be active, or have a successor of this format: to compromise a key changes no format. What a
+        pending format needs must be there. A key that a former format left behind is not replaced.
+        """
+        format_ = self.format(now)
+        present = self.uses() if format_ is None else uses_of(format_)
+        left = [k for k in self.keys if k.key_id not in key_ids]
+        active = [k for k in left if k.state(now) is KeyState.ACTIVE]
+        pending = [k for k in left if k.state(now) is KeyState.PENDING]
+        of_format = [k for k in pending if k.settings.format is format_ or format_ is None]
+        return tuple(
+            use
+            for use in self.uses()
+            if (use in present and not any(k.use is use for k in (*active, *of_format)))
+            or (
+                any(use in uses_of(k.settings.format) for k in pending)
+                and not any(k.use is use for k in (*active, *pending))
+            )
         )
-        return tuple(use for use in self.uses() if not any(k.use is use for k in left))
+
+    def replacement(self, use: KeyUse, proposed: Proposal | None, now: float) -> Proposal:
+        """The fresh key of an uncovered use: as proposed if that is of the same format, else the same again.
+
+        One key of another format would make no token; the format changes with the next rotation.
+        """
+        before = Proposal.as_key(self.active(use, now) or next(k for k in reversed(self.keys) if k.use is use))
+        return proposed if proposed and proposed.settings.format is before.settings.format else before
 
     def compromised(self, key_ids: frozenset[str], fresh: tuple[Key, ...], *, now: float) -> Ring:
         """The ring in which the named keys neither issue nor open, and every use has an active key at once.
 
-        A pending successor steps in for an active key; where there is none, a fresh key does (one for each of `uncovered`). An active
-        key whose pending successor is named goes on. `InvalidRequestError`: no such key.
+        A pending successor steps in for an active key; where there is none, a fresh key does (one for each of `uncovered`), until the
+        successor of another format is due. An active key whose pending successor is named goes on. `InvalidRequestError`: no such key.
         """
         if unknown := sorted(key_ids - {k.key_id for k in self.keys}):
             raise InvalidRequestError(
@@ -274,10 +311,12 @@ class Ring:
         for use in self.uses():
             active = next((i for i, k in enumerate(keys) if k.use is use and k.state(now) is KeyState.ACTIVE), None)
             pending = next((i for i, k in enumerate(keys) if k.use is use and k.state(now) is KeyState.PENDING), None)
-            if active is None and pending is not None:
+            if active is None and pending is not None and self.active(use, now):
                 keys[pending] = replace(keys[pending], activate_time=now)
             elif active is not None and pending is None:
                 keys[active] = replace(keys[active], retire_time=None, destroy_time=None)
+            elif active is not None and pending is not None:
+                keys[active] = keys[active].retired(keys[pending].activate_time)
         return self._next(keys)
 
     def resealed(self, *, history: int | None = None) -> Ring:

@@ -83,7 +83,7 @@ class Live:
     def issuing(self, now: float) -> Issuing:
         """The active keys at store time `now`. `StaleStateError`: there are none, which only an old state can show."""
         if self._issuing is None or not self._since <= now < self._until:
-            uses = self._uses(now)
+            uses = uses_of(self.opened.ring.format(now) or self.profile.format)
             encryption = self._active(KeyUse.ENCRYPTION, now) if KeyUse.ENCRYPTION in uses else None
             signature = self._active(KeyUse.SIGNATURE, now) if KeyUse.SIGNATURE in uses else None
             changes = (
@@ -97,12 +97,6 @@ class Live:
         """The key of that id and use, if it opens at store time `now`."""
         found = self._found.get(key_id)
         return found[0] if found is not None and now < found[1] and found[0].key.facts.use is use else None
-
-    def _uses(self, now: float) -> tuple[KeyUse, ...]:
-        """The uses that a token takes now: by the format of the key that was activated last. A former format may have left a key behind."""
-        active = [key for use in KeyUse if (key := self.opened.ring.active(use, now))]
-        latest = max(active, key=lambda key: key.activate_time, default=None)
-        return uses_of(latest.settings.format if latest else self.profile.format)
 
     def _active(self, use: KeyUse, now: float) -> LiveKey:
         facts = self.opened.ring.active(use, now)

@@ -1,0 +1,114 @@
+"""A profile's format changes as a whole: at every moment the keys that issue are all of one format, whatever is rotated or revoked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sidecar.duties import Duties, Duty
+from sidecar.keeper import Keeper
+from sidecar.keyring import KeyUse, uses_of
+from sidecar.profile import DEFAULT, Format, Profile
+from tests.test_keeper import World
+
+SIGN, ENCRYPT = KeyUse.SIGNATURE, KeyUse.ENCRYPTION
+NESTED, ENCRYPTED, SIGNED = (replace(DEFAULT, format=f, sign="" if f is Format.ENCRYPTED else "ES256") for f in Format)
+AHEAD = 30 + 10
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+async def _changing(world: World, before: Profile, after: Profile) -> Keeper:
+    """A keeper whose configuration has the next format, beside another sidecar."""
+    await world.keeper(before)
+    return await world.keeper(replace(after, settings_revision=2))
+
+
+def _format(keeper: Keeper) -> Format:
+    """That of the tokens that are made now; the keys agree on it, or nobody would accept them."""
+    issuing = keeper.issuing("default")
+    keys = {key.facts.use: key.facts for key in (issuing.encryption, issuing.signature) if key}
+    found = {key.settings.format for key in keys.values()}
+    assert len(found) == 1, keys
+    format_ = found.pop()
+    assert set(keys) == set(uses_of(format_))
+    return format_
+
+
+def _active(keeper: Keeper, use: KeyUse) -> str:
+    key = keeper.rings()["default"].active(use, keeper.now())
+    assert key is not None
+    return key.key_id
+
+
+def _pending(keeper: Keeper, use: KeyUse) -> str:
+    key = keeper.rings()["default"].pending(use, keeper.now())
+    assert key is not None
+    return key.key_id
+
+
+@pytest.mark.parametrize("asked", [(SIGN,), (ENCRYPT,), None])
+async def test_asked_for_one_key_of_another_format_all_of_its_keys_come(
+    world: World, asked: tuple[KeyUse, ...] | None
+) -> None:
+    keeper = await _changing(world, ENCRYPTED, NESTED)
+    await keeper.rotate("default", asked, expected=1, request_id="")
+    assert _format(keeper) is Format.ENCRYPTED
+    world.clock.pass_time(AHEAD)
+    assert _format(keeper) is Format.NESTED
+
+
+async def test_due_key_whose_use_the_next_format_lacks_is_rotated_to_that_format(world: World) -> None:
+    keeper = await _changing(world, ENCRYPTED, SIGNED)
+    world.clock.pass_time(DEFAULT.rotate_every)
+    await keeper.refresh()
+    assert Duties(keeper, keeper._store, holder="here", spread=0.0).due(keeper.now()) == [
+        Duty("default", "rotate", ENCRYPT)
+    ]
+    await keeper.rotate("default", (ENCRYPT,), expected=1, request_id="")
+    world.clock.pass_time(AHEAD)
+    assert _format(keeper) is Format.SIGNED
+
+
+async def test_revoked_key_of_a_former_format_is_not_replaced(world: World) -> None:
+    keeper = await _changing(world, NESTED, ENCRYPTED)
+    await keeper.rotate("default", None, expected=1, request_id="")
+    world.clock.pass_time(AHEAD)
+    former = _active(keeper, SIGN)
+    await keeper.compromise("default", frozenset({former}))
+    assert _format(keeper) is Format.ENCRYPTED
+    assert keeper.rings()["default"].active(SIGN, keeper.now()) is None
+
+
+async def test_revoking_does_not_change_the_format(world: World) -> None:
+    keeper = await _changing(world, ENCRYPTED, NESTED)
+    await keeper.compromise("default", frozenset({_active(keeper, ENCRYPT)}))
+    assert _format(keeper) is Format.ENCRYPTED
+
+
+async def test_revoked_key_has_a_substitute_until_the_next_format_is_whole(world: World) -> None:
+    keeper = await _changing(world, ENCRYPTED, NESTED)
+    await keeper.rotate("default", None, expected=1, request_id="")
+    revoked = _active(keeper, ENCRYPT)
+    await keeper.compromise("default", frozenset({revoked}))
+    substitute = _active(keeper, ENCRYPT)
+    assert _format(keeper) is Format.ENCRYPTED
+    world.clock.pass_time(AHEAD)
+    assert _format(keeper) is Format.NESTED
+    assert keeper.find(["default"], substitute, ENCRYPT) is not None
+    assert keeper.find(["default"], revoked, ENCRYPT) is None
+
+
+@pytest.mark.parametrize("use", [SIGN, ENCRYPT])
+async def test_revoked_key_of_the_next_format_leaves_the_present_one_whole(world: World, use: KeyUse) -> None:
+    keeper = await _changing(world, ENCRYPTED, NESTED)
+    await keeper.rotate("default", None, expected=1, request_id="")
+    await keeper.compromise("default", frozenset({_pending(keeper, use)}))
+    assert _format(keeper) is Format.ENCRYPTED
+    world.clock.pass_time(AHEAD)
+    assert _format(keeper) is (Format.NESTED if use is SIGN else Format.ENCRYPTED)
