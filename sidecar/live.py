@@ -83,7 +83,8 @@ class Live:
     def issuing(self, now: float) -> Issuing:
         """The active keys at store time `now`. `StaleStateError`: there are none, which only an old state can show."""
         if self._issuing is None or not self._since <= now < self._until:
-            uses = uses_of(self.opened.ring.format(now) or self.profile.format)
+            format_ = self.opened.ring.format(now)
+            uses = uses_of(format_) if format_ else tuple(KeyUse)  # none is whole: what is missing is told
             encryption = self._active(KeyUse.ENCRYPTION, now) if KeyUse.ENCRYPTION in uses else None
             signature = self._active(KeyUse.SIGNATURE, now) if KeyUse.SIGNATURE in uses else None
             changes = (

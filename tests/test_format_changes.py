@@ -4,18 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from sidecar.audit import Audit
+from sidecar.caller import Caller, Plane
 from sidecar.duties import Duties, Duty
+from sidecar.errors import InvalidTokenError, StaleStateError
+from sidecar.gate import gate
+from sidecar.issue import Grant, Issue
+from sidecar.jose.encrypt import decrypt
 from sidecar.keeper import Keeper
-from sidecar.keyring import KeyUse, uses_of
+from sidecar.keyring import KeyUse, Role, uses_of
+from sidecar.kms.file import FileKms
+from sidecar.metrics import Metrics
+from sidecar.policy import Policy
 from sidecar.profile import DEFAULT, Format, Profile
+from sidecar.validate import Accepted, Demand, Validate
+from tests.stores.memory import MemoryStore
 from tests.test_keeper import World
 
 SIGN, ENCRYPT = KeyUse.SIGNATURE, KeyUse.ENCRYPTION
 NESTED, ENCRYPTED, SIGNED = (replace(DEFAULT, format=f, sign="" if f is Format.ENCRYPTED else "ES256") for f in Format)
 AHEAD = 30 + 10
+APP = Caller("unix:app", Plane.APP)
 
 
 @pytest.fixture
@@ -112,3 +125,68 @@ async def test_revoked_key_of_the_next_format_leaves_the_present_one_whole(world
     assert _format(keeper) is Format.ENCRYPTED
     world.clock.pass_time(AHEAD)
     assert _format(keeper) is (Format.NESTED if use is SIGN else Format.ENCRYPTED)
+
+
+# Tokens of a format that a validator has not seen yet
+
+
+class _Sink:
+    promise = None
+    lost = 0
+
+    def write(self, line: bytes) -> bool:
+        return bool(line)
+
+    def pending(self) -> None:
+        return None
+
+
+def _parts(keeper: Keeper) -> tuple[Any, ...]:
+    audit = Audit(_Sink(), required=False, salt=b"s" * 32, now=keeper.now)
+    return keeper, Policy(keeper.profiles, dict.fromkeys(Plane, "here")), audit, Metrics(("default",), "0")
+
+
+def _issued(keeper: Keeper) -> str:
+    grant = Grant("default", "user-42", ("orders",), None, "", (), None)
+    return Issue(*_parts(keeper))(APP, grant, "r", "an-id-of-a-token").token
+
+
+async def _accepted(keeper: Keeper, token: str) -> Accepted:
+    return await Validate(*_parts(keeper))(APP, Demand(token, ("orders",), ("default",), ()), "r")
+
+
+@pytest.mark.parametrize("before", [NESTED, ENCRYPTED])
+async def test_token_that_is_signed_alone_is_not_called_forged_by_who_has_not_seen_its_key(
+    world: World, before: Profile
+) -> None:
+    validator, keeper = await world.keeper(before), await world.keeper(replace(SIGNED, settings_revision=2))
+    await keeper.rotate("default", None, expected=1, request_id="")
+    world.clock.pass_time(AHEAD)
+    token = _issued(keeper)
+    assert token.count(".") == 2
+    world.disk.down = True
+    with pytest.raises(StaleStateError):
+        await _accepted(validator, token)
+    world.disk.down = False
+    world.clock.pass_time(1)
+    assert (await _accepted(validator, token)).ring_revision == 2
+
+
+async def test_token_that_is_signed_alone_is_not_called_forged_by_who_has_no_ring(world: World) -> None:
+    keks = dict.fromkeys(Role, FileKms(world.path / "kek"))
+    validator = Keeper({"default": SIGNED}, MemoryStore(world.disk), keks, world.clock, allow_bootstrap=False)
+    await validator.start()
+    token = _issued(await world.keeper(SIGNED))
+    with pytest.raises(StaleStateError):
+        await _accepted(validator, token)
+
+
+async def test_inner_layer_alone_is_no_token_of_a_nested_profile(world: World) -> None:
+    keeper = await world.keeper(NESTED)
+    outer = gate(_issued(keeper), segments=frozenset({5}))
+    key = keeper.find(["default"], outer.kid, ENCRYPT)
+    assert key is not None
+    inner = decrypt(outer, key.key.material, content=key.key.facts.settings.content).decode()
+    with pytest.raises(InvalidTokenError) as refused:
+        await _accepted(keeper, inner)
+    assert refused.value.stage == "key.format"
