@@ -17,7 +17,7 @@ import uvloop
 
 from sidecar import __version__, directories, logs, process
 from sidecar.audit import Audit
-from sidecar.backends import Passive, Telling, open_further_kms, open_kms, open_store
+from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store
 from sidecar.caller import SIDECAR, Plane
 from sidecar.chain import Head
 from sidecar.clocks import SystemClock
@@ -36,7 +36,7 @@ from sidecar.keyring import KeyUse, Role
 from sidecar.keys import Keys
 from sidecar.metrics import Metrics
 from sidecar.pins import FILE as PINS_FILE, Pins
-from sidecar.policy import Policy, Verb
+from sidecar.policy import Policy
 from sidecar.ports import Store
 from sidecar.rekey import Rekey
 from sidecar.reload import Reload
@@ -439,29 +439,6 @@ def refuse_what_cannot_work(keys: KeysConfig, *, keeping: bool) -> None:
         raise StartError(
             f'{keys.store} is for `tokensidecar keeper`; a sidecar reads the Secret where it is mounted: keys.store = "file:/path"'
         )
-
-
-def elsewhere(keys: KeysConfig, *, writable: bool) -> dict[Verb, str]:
-    """What this process cannot do by its role, in words that say who can."""
-    found = {}
-    if Role.ISSUE not in keys.keks:
-        found[Verb.ISSUE] = (
-            'this sidecar is a validator and cannot make tokens; Issue is served where keys.role is "issuer" or "both"'
-        )
-    if Role.OPEN not in keys.keks:
-        found[Verb.VALIDATE] = (
-            'this sidecar is an issuer and cannot open tokens; Validate is served where keys.role is "validator" or "both"'
-        )
-    if not writable:
-        written = f"the Secret that is mounted at {keys.store_path}" if keys.mounted else keys.store
-        keeper = (
-            f"on the admin plane of the keeper (`tokensidecar keeper`) that writes {written}"
-            if keys.scheme == "file"
-            else 'on the admin plane of a sidecar whose keys.role is "both"'
-        )
-        found[Verb.ROTATE] = f"this sidecar changes no keys; Rotate is served {keeper}"
-        found[Verb.REVOKE_KEYS] = f"this sidecar changes no keys; RevokeKeys is served {keeper}"
-    return found
 
 
 async def open_file_sink(config: Config, now: Callable[[], float]) -> FileSink | None:

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 from sidecar.config import Keys
 from sidecar.keyring import Role
 from sidecar.kms import file
+from sidecar.policy import Verb
 from sidecar.ports import Clock, Kms, Store
 
 
@@ -81,3 +82,26 @@ async def open_kms(keys: Keys, store: Store, *, may_make: bool = True) -> dict[R
         if location not in opened:
             opened[location] = await _file_kek(keys.kek_path(role), store, make=make)
     return {role: opened[location] for role, location in keys.keks.items()}
+
+
+def elsewhere(keys: Keys, *, writable: bool) -> dict[Verb, str]:
+    """What this process cannot do by its role, in words that say who can."""
+    found = {}
+    if Role.ISSUE not in keys.keks:
+        found[Verb.ISSUE] = (
+            'this sidecar is a validator and cannot make tokens; Issue is served where keys.role is "issuer" or "both"'
+        )
+    if Role.OPEN not in keys.keks:
+        found[Verb.VALIDATE] = (
+            'this sidecar is an issuer and cannot open tokens; Validate is served where keys.role is "validator" or "both"'
+        )
+    if not writable:
+        written = f"the Secret that is mounted at {keys.store_path}" if keys.mounted else keys.store
+        keeper = (
+            f"on the admin plane of the keeper (`tokensidecar keeper`) that writes {written}"
+            if keys.scheme == "file"
+            else 'on the admin plane of a sidecar whose keys.role is "both"'
+        )
+        found[Verb.ROTATE] = f"this sidecar changes no keys; Rotate is served {keeper}"
+        found[Verb.REVOKE_KEYS] = f"this sidecar changes no keys; RevokeKeys is served {keeper}"
+    return found

@@ -319,3 +319,14 @@ def test_can_knows_the_built_in_rules(file: Path, capsys: pytest.CaptureFixture[
     file.write_text(GOOD.partition("[policy.web]")[0], encoding="utf-8")
     assert main(["can", "unix:web", "issue", "second", "--config", str(file)]) == 0
     assert "no policy is configured" in capsys.readouterr().out
+
+
+def test_can_knows_what_a_role_cannot_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        '[profiles.default]\nissuer = "https://tokens.example.com"\naudiences = ["orders"]\n'
+        f'[keys]\nstore = "file:{tmp_path}"\nrole = "validator"\nkek = {{ open = "file:{tmp_path}/open" }}\n'
+    )
+    assert main(["can", "unix:app", "issue", "default", "--config", str(file)]) == 1
+    assert "validator" in capsys.readouterr().out
+    assert main(["can", "unix:app", "validate", "default", "--config", str(file)]) == 0

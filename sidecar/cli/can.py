@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sidecar.backends import elsewhere
 from sidecar.caller import Caller, Plane
 from sidecar.cli import screen
 from sidecar.cli.exits import Code
 from sidecar.cli.serve import loaded
 from sidecar.fields import Duration
+from sidecar.keyring import Role
 from sidecar.policy import SERVED, Policy, Verb, Wanted
 from sidecar.rules import line_of
 
@@ -47,7 +49,10 @@ def run(args: argparse.Namespace) -> int:
         Plane.APP: ", ".join(map(str, config.listen.app)),
         Plane.ADMIN: ", ".join(map(str, config.listen.admin)) or "nowhere, as configured",
     }
-    verdict = Policy(config.profiles, served, config.policy, imported=config.imported).decide(
+    keys = config.keys
+    writable = keys.scheme == "sqlite" and len(keys.keks) == len(Role)
+    cannot = elsewhere(keys, writable=writable)
+    verdict = Policy(config.profiles, served, config.policy, imported=config.imported, elsewhere=cannot).decide(
         caller, verb, args.profile, _wanted(args, config, verb)
     )
     line = (
