@@ -60,3 +60,11 @@ def test_every_failpoint_is_passed_somewhere() -> None:
     for name in NAMES:
         operation, _, step = name.partition(".")
         assert name in by_operation or f"{{operation}}.{step}" in passed, f"{name} of {operation} is never passed"
+
+
+def test_the_map_names_every_module_and_folder_of_the_root() -> None:
+    text = (ROOT / "sidecar/README.md").read_text()
+    table = text[text.index("## The map") : text.index("## Configuration")]
+    root = [p for p in (ROOT / "sidecar").iterdir() if p.suffix == ".py" or (p / "__init__.py").exists()]
+    names = {p.name if p.suffix else f"{p.name}/" for p in root if not p.name.startswith("__")}
+    assert sorted(name for name in names if f"`{name}`" not in table) == []
