@@ -1,7 +1,9 @@
 """Records in a file, on the disk before anybody acts upon them, and chained so that nobody changes them unnoticed (see `sidecar.chain`).
 
-Records that arrive while one fdatasync runs share the next one (group commit). Everything that touches the disk happens on one thread
-of its own; the loop only hands over lines and wakes whoever waits. A group that the disk does not take is cut off again, counted as lost,
+Records that come at the same time share one fdatasync (group commit). A sync is quicker than a call, so each record would have one of its
+own all the same, were it not that a group waits for more when the one before was shared: for `LINGER_SECONDS`. A lone caller never
+waits. Everything that touches the disk
+happens on one thread of its own; the loop only hands over lines and wakes whoever waits. A group that the disk does not take is cut off again, counted as lost,
 and leaves the chain where it was, so that the file is whole whenever the disk works again.
 """
 
@@ -13,9 +15,10 @@ import os
 import stat
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 
 from sidecar.audit import Promise
 from sidecar.chain import ANCHOR_DIGITS, CHECKPOINT_EVERY, Chain, Head, head_of
@@ -23,6 +26,7 @@ from sidecar.logs import frames, get_logger
 from sidecar.sinks.signing import HEAD, Signer
 
 WAITING_BYTES = 8 * 1024 * 1024  # of records that the disk has not taken yet; more are lost
+LINGER_SECONDS = 0.002
 CHECKPOINT_SECONDS = 60.0  # at the latest after a record
 HEADS_LOGGED_SECONDS = 10.0  # at most one checkpoint so often is in the log
 _TAIL_BYTES = 64 * 1024
@@ -44,13 +48,15 @@ class FileSink:
         self._path = path
         self._state_dir = state_dir
         self._now = now
-        self._thread = ThreadPoolExecutor(1, "audit")
+        self._groups: SimpleQueue[list[bytes] | None] = SimpleQueue()
         self._chain = Chain()
-        # The loop's: lines that wait, the promise of those, and the promise of those that are being written.
+        # The loop's: lines that wait, who waits for those, and who waits for those that are being written; None: there are none.
         self._waiting: list[bytes] = []
         self._bytes = 0
-        self._next: asyncio.Future[bool] | None = None
-        self._running: asyncio.Future[bool] | None = None
+        self._next: list[asyncio.Future[bool]] | None = None
+        self._running: list[asyncio.Future[bool]] | None = None
+        self._group = 0  # records of the last group
+        self._crowded_until = 0.0
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._logged = Head()
@@ -76,13 +82,12 @@ class FileSink:
         """Open or make the file and the key, and go on with the chain. `UnusableFileError`: that cannot be."""
         self._loop = asyncio.get_running_loop()
         try:
-            await self._loop.run_in_executor(self._thread, self._start)
+            await asyncio.to_thread(self._start)
         except (OSError, ValueError) as error:
-            self._thread.shutdown()
             raise UnusableFileError(f"audit.sink {self._path}: {getattr(error, 'strerror', None) or error}") from error
-        except UnusableFileError:
-            self._thread.shutdown()
-            raise
+        # A queue and a thread: an executor's futures would cost more than the sync itself.
+        self._thread = Thread(target=self._work, name="audit", daemon=True)
+        self._thread.start()
         self._tell(always=True)
         self._timer = self._loop.call_later(CHECKPOINT_SECONDS, self._tick)
 
@@ -95,9 +100,10 @@ class FileSink:
         while (pending := self.pending()) is not None:
             await pending
         self._closed = True
-        await self._loop.run_in_executor(self._thread, self._end)
+        self._groups.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._end)
         self._tell(always=True)
-        self._thread.shutdown()
 
     def write(self, line: bytes) -> bool:
         """Take a line, for the next group; False: too many wait already, or it is closed."""
@@ -107,15 +113,19 @@ class FileSink:
         self._waiting.append(line)
         self._bytes += len(line)
         if self._next is None:
-            self._next = self._loop.create_future()
+            self._next = []
             if self._running is None:
-                self._loop.call_soon(self._begin)  # soon: what is recorded in the same turn of the loop joins
+                self._loop.call_later(LINGER_SECONDS if self._crowded() else 0, self._begin)
         return True
 
     def pending(self) -> Awaitable[bool] | None:
         """Whether everything taken so far is on the disk, to wait for; None: it is."""
-        last = self._next or self._running
-        return None if last is None else asyncio.shield(last)  # of many waiters, one may be cancelled
+        last = self._running if self._next is None else self._next
+        if last is None:
+            return None
+        waiter = self._loop.create_future()
+        last.append(waiter)
+        return waiter
 
     # -- on the loop
 
@@ -123,29 +133,28 @@ class FileSink:
         if self._running is not None or self._next is None:
             return
         group, self._waiting, self._bytes = self._waiting, [], 0
-        self._running, self._next = self._next, None
-        done = self._loop.run_in_executor(self._thread, self._commit, group)
-        done.add_done_callback(lambda done: self._ended(len(group), done))
+        self._running, self._next, self._group = self._next, None, len(group)
+        self._groups.put(group)
 
-    def _ended(self, count: int, done: asyncio.Future[bool]) -> None:
-        error = done.exception()
-        kept = error is None and done.result()
-        if error is not None:
-            _log.error("audit.failed", error_type=type(error).__name__, frames=frames(error), lost=count)
+    def _ended(self, count: int, kept: bool) -> None:
         if not kept:
             self.lost += count
-        assert self._running is not None  # noqa: S101 - set by _begin alone
-        if not self._running.done():
-            self._running.set_result(kept)
-        self._running = None
+        for waiter in self._running or ():
+            if not waiter.done():  # cancelled
+                waiter.set_result(kept)
+        self._running, self._crowded_until = None, self._loop.time() + 2 * LINGER_SECONDS
         self._tell()
-        self._begin()
+        if self._next is not None:
+            self._loop.call_later(LINGER_SECONDS, self._begin)
+
+    def _crowded(self) -> bool:
+        return self._group > 1 and self._loop.time() < self._crowded_until
 
     def _tick(self) -> None:
         """A checkpoint for what has none, and a look at whether the file was renamed, also when nobody calls."""
         self._timer = self._loop.call_later(CHECKPOINT_SECONDS, self._tick)
         if self._running is None and self._next is None:
-            self._next = self._loop.create_future()
+            self._next = []
             self._loop.call_soon(self._begin)
 
     def _tell(self, *, always: bool = False) -> None:
@@ -154,7 +163,12 @@ class FileSink:
             self._logged, self._logged_at = signed, now
             _log.info("audit.checkpoint", seq=signed.seq, chain=signed.value.hex())
 
-    # -- on the thread
+    # -- on the thread (the start before it begins, the end after it has ended)
+
+    def _work(self) -> None:
+        while (group := self._groups.get()) is not None:
+            kept = self._commit(group)
+            self._loop.call_soon_threadsafe(self._ended, len(group), kept)
 
     def _start(self) -> None:
         self._signer = Signer.open_or_make(self._state_dir)
@@ -179,7 +193,10 @@ class FileSink:
             return self._write(group, checkpoint=self._owed or (not group and self._chain.since > 0))
         except (OSError, UnusableFileError) as error:
             _log.warning("audit.failed", problem=str(error), lost=len(group))
-            return False
+        except Exception as error:  # noqa: BLE001
+            # A thread that died would leave everybody waiting who needs a record.
+            _log.error("audit.failed", error_type=type(error).__name__, frames=frames(error), lost=len(group))
+        return False
 
     def _write(self, group: list[bytes], *, checkpoint: bool) -> bool:
         """On the disk as a whole, or not at all (False)."""
