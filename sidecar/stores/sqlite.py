@@ -174,7 +174,7 @@ class SqliteStore:
     def _guarded(self, work: Callable[[], _T]) -> _T:
         try:
             return work()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter of a damaged schema that SQLite quotes
             if _code(error) in _LASTING:
                 self._disconnect()  # the next call opens and checks the file again
             raise UnavailableStoreError(_words(self._path, error)) from error
@@ -453,12 +453,12 @@ _WORDS = {
 }
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     """The primary result code; that of a damaged file for an error of the driver's own, which only odd contents cause."""
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
 
 
-def _words(path: Path, error: sqlite3.Error) -> str:
+def _words(path: Path, error: Exception) -> str:
     cause = _WORDS.get(_code(error))
     return f"the store {path} cannot be used: {cause}" if cause else _damaged(path)
 

@@ -149,6 +149,14 @@ async def test_truncated_database_is_noticed(path: Path, clock: HandClock, lengt
         await SqliteStore.open(path, clock)
 
 
+@pytest.mark.parametrize("word", [b"STRICT", b"documents", b"REAL"])
+async def test_damaged_schema_that_is_no_text_is_damage(path: Path, clock: HandClock, word: bytes) -> None:
+    await _filled(path, clock)
+    path.write_bytes(path.read_bytes().replace(word, b"\xff" + word[1:]))
+    with pytest.raises(UnavailableStoreError, match="damaged: restore it from a backup"):
+        await SqliteStore.open(path, clock)
+
+
 async def test_database_of_another_program_is_refused(path: Path, clock: HandClock) -> None:
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE mine (a)")
