@@ -248,5 +248,5 @@ def _page_start(token: str) -> tuple[str, str, float, str]:
     try:
         profile, use, created, key_id = json.loads(base64.urlsafe_b64decode(token))
         return (str(profile), str(use), float(created), str(key_id))
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise InvalidRequestError(Violation("page_token", "not a next_page_token of this call")) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -193,13 +194,27 @@ def test_keys_come_in_pages_by_profile_use_and_creation(two: tuple[Plane, Plane]
     assert keys(admin, "slow") == [key for key in whole if key.profile == "slow"]
 
 
+TOO_LATE = base64.b64encode(b'["a","b",1%b,"c"]' % (b"0" * 400)).decode()
+"""Names a time that is no double."""
+
+
 @pytest.mark.parametrize(
     ("request_", "field"),
     [
         (admin_pb.ListKeysRequest(page_size=-1), "page_size"),
         *[
             (admin_pb.ListKeysRequest(page_token=token), "page_token")
-            for token in ("x", "AAAA", "W10=", "bnVsbA==", "WzEsMl0=", "é", "WyJhIiwiYiIsIngiLCJjIl0=", "W" * 60000)
+            for token in (
+                "x",
+                "AAAA",
+                "W10=",
+                "bnVsbA==",
+                "WzEsMl0=",
+                "é",
+                "WyJhIiwiYiIsIngiLCJjIl0=",
+                "W" * 60000,
+                TOO_LATE,
+            )
         ],
     ],
 )
