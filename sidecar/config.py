@@ -210,7 +210,7 @@ def _parsed(source: str) -> tuple[dict[str, Any], str]:
         raise ConfigError(source, [(source, f"cannot be read: {error.strerror}")]) from error
     except UnicodeDecodeError as error:
         raise ConfigError(source, [(source, f"is not UTF-8 at byte {error.start}")]) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # the former also of a number with too many digits
         raise ConfigError(source, [(source, f"is not TOML: {error}")]) from error
 
 

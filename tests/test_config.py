@@ -371,7 +371,13 @@ def test_a_bad_variable_is_refused_by_its_name_and_not_quoted(file: Path, variab
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(b"a = ", "TOML"), (b"\xff", "UTF-8"), (b"a = " + b"[" * 5000, "TOML"), (b" " * (1 << 20) + b" ", "1 MiB")],
+    [
+        (b"a = ", "TOML"),
+        (b"\xff", "UTF-8"),
+        (b"a = " + b"[" * 5000, "TOML"),
+        (b"a = " + b"1" * 5000, "TOML"),
+        (b" " * (1 << 20) + b" ", "1 MiB"),
+    ],
 )
 def test_what_is_no_toml_is_refused(file: Path, content: bytes, word: str) -> None:
     file.write_bytes(content)
