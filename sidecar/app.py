@@ -512,6 +512,10 @@ async def _run(config: Config, *, keeping: bool) -> int:
         _log.info("sidecar.stopping")
     finally:
         await app.stop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # A second signal on the way out must not turn a clean end into a killed one.
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
     _log.info("sidecar.stopped")
     return 0
 

@@ -240,9 +240,10 @@ async fn each_of_ten_thousand_calls_at_once_ends() {
             {
                 Ok(_) => good += 1,
                 Err(error) => {
+                    // Unavailable: a stream over the server's limit, which it refused before any work.
                     let code = error.answer().code;
                     assert!(
-                        [Code::DeadlineExceeded, Code::ResourceExhausted].contains(&code),
+                        [Code::DeadlineExceeded, Code::ResourceExhausted, Code::Unavailable].contains(&code),
                         "{error}"
                     );
                 }
