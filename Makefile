@@ -8,7 +8,7 @@ SOURCES := sidecar clients/python/tokensidecar tests
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: run test test-all check format bench generate setup setup-dev clean
+.PHONY: run test test-all soak fuzz check format bench generate setup setup-dev clean
 
 # A running sidecar, shown at work: CLAIMS=file.json for your own claims.
 run: setup
@@ -18,9 +18,18 @@ run: setup
 test: setup-dev
 	@$(BIN)/python -m pytest -q
 
-# The same, and what takes longer: each failpoint a hundred times over.
+# The same, and what takes longer: each failpoint a hundred times over, a thousand rounds of each race, two pods under podman (root).
 test-all: setup-dev
 	@TOKENSIDECAR_TEST_ALL=true $(BIN)/python -m pytest -q
+	@deploy/podman/prove
+
+# A simulation of fifty sidecars, ten thousand times.
+soak: setup-dev
+	@$(BIN)/python -m tests.model --runs 10000
+
+# Bad inputs of every kind, for ten minutes.
+fuzz: setup-dev
+	@$(BIN)/python -m tests.fuzz --seconds 600
 
 # Format, lint, types, imports.
 check: setup-dev
@@ -36,6 +45,7 @@ format: setup-dev
 # Figures, into tests/bench/.
 bench: setup-dev
 	@$(BIN)/python -m tests.bench
+	@$(BIN)/python -m tests.bench.fleet
 
 # The Python stubs, from proto/.
 generate: setup-dev

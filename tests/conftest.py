@@ -21,6 +21,29 @@ def _present(tool: str) -> bool:
     return (ROOT / tool).exists() if "/" in tool else shutil.which(tool) is not None
 
 
+# Where real processes meet real clocks, on machines that others use too. What fails there is tried once more, and every second try is named at
+# the end of the run; what fails twice has failed.
+REAL_PROCESSES = (
+    "deploy/",
+    "e2e/",
+    "faults/",
+    "fleet/",
+    "interop/",
+    "stores/",
+    "test_cli",
+    "test_deploy",
+    "test_offline",
+    "test_proto",
+    "test_readme",
+)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Gives a second try to tests of real processes."""
+    if item.nodeid.removeprefix("tests/").startswith(REAL_PROCESSES):
+        item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.hookimpl(trylast=True)  # after -k and -m: only what would have run is reported
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Takes out the tests whose tool is missing (`@pytest.mark.needs("go")`: executables on PATH, or paths).
