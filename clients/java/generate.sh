@@ -18,7 +18,7 @@ fetched=$(mktemp -d)
 trap 'rm -rf "$fetched"' EXIT
 for artifact in com.google.protobuf:protoc:$protoc:exe:$system com.google.protobuf:protobuf-java:$protoc:jar \
   io.grpc:protoc-gen-grpc-java:$protoc_gen_grpc_java:exe:$system; do
-  mvn -q -B ${MAVEN_ARGS:-} dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$fetched" -Dmdep.stripClassifier -Dmdep.stripVersion
+  mvn -q -B dependency:copy "-Dartifact=$artifact" "-DoutputDirectory=$fetched" -Dmdep.stripClassifier -Dmdep.stripVersion
 done
 chmod +x "$fetched"/*.exe
 (cd "$fetched" && jar xf protobuf-java.jar google/protobuf) # the well-known types

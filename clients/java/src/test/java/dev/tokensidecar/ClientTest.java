@@ -283,38 +283,49 @@ class ClientTest {
         }
     }
 
-    /** An answer that comes once the test is over. */
-    private static Function<Message, Message> hanging(CountDownLatch over, CountDownLatch cancelled) {
-        return request -> {
+    /** An answer that comes once the test is over, to so many calls. */
+    private static final class Hanging implements Function<Message, Message>, AutoCloseable {
+        private final CountDownLatch over = new CountDownLatch(1);
+        final CountDownLatch begun;
+        final CountDownLatch cancelled;
+
+        Hanging(int calls) {
+            begun = new CountDownLatch(calls);
+            cancelled = new CountDownLatch(calls);
+        }
+
+        @Override
+        public Message apply(Message request) {
             Context.current().addListener(context -> cancelled.countDown(), Runnable::run);
+            begun.countDown();
             try {
-                if (!over.await(30, TimeUnit.SECONDS)) {
-                    throw new AssertionError("the test is not over");
-                }
+                assertTrue(over.await(30, TimeUnit.SECONDS), "the test is not over");
             } catch (InterruptedException impossible) {
                 throw new AssertionError(impossible);
             }
             throw Status.INTERNAL.asRuntimeException();
-        };
-    }
+        }
 
-    @Test
-    void passedDeadlineIsUnavailable() throws IOException {
-        CountDownLatch over = new CountDownLatch(1);
-        try (Fake fake = new Fake().on("Issue", hanging(over, new CountDownLatch(1)));
-                Client client = fake.client(new Options().withTimeout(Duration.ofMillis(50)))) {
-            UnavailableException error = assertThrows(UnavailableException.class, () -> client.issue(WANT));
-            assertEquals(Status.Code.DEADLINE_EXCEEDED, error.code());
-        } finally {
+        @Override
+        public void close() {
             over.countDown();
         }
     }
 
     @Test
+    void passedDeadlineIsUnavailable() throws IOException {
+        try (Hanging hanging = new Hanging(1);
+                Fake fake = new Fake().on("Issue", hanging);
+                Client client = fake.client(new Options().withTimeout(Duration.ofMillis(50)))) {
+            UnavailableException error = assertThrows(UnavailableException.class, () -> client.issue(WANT));
+            assertEquals(Status.Code.DEADLINE_EXCEEDED, error.code());
+        }
+    }
+
+    @Test
     void interruptCancelsTheCallInTheSidecarToo() throws Exception {
-        CountDownLatch over = new CountDownLatch(1);
-        CountDownLatch cancelled = new CountDownLatch(1);
-        try (Fake fake = new Fake().on("Issue", hanging(over, cancelled));
+        try (Hanging hanging = new Hanging(1);
+                Fake fake = new Fake().on("Issue", hanging);
                 Client client = fake.client(new Options().withTimeout(Duration.ofSeconds(60)))) {
             CompletableFuture<Boolean> marked = new CompletableFuture<>();
             Thread caller = new Thread(() -> {
@@ -322,36 +333,27 @@ class ClientTest {
                 marked.complete(Thread.currentThread().isInterrupted());
             });
             caller.start();
-            while (fake.count("Issue") == 0) {
-                Thread.sleep(1);
-            }
+            assertTrue(hanging.begun.await(5, TimeUnit.SECONDS));
             caller.interrupt();
             assertTrue(marked.get(5, TimeUnit.SECONDS), "the thread is still marked as interrupted");
-            assertTrue(cancelled.await(5, TimeUnit.SECONDS));
-        } finally {
-            over.countDown();
+            assertTrue(hanging.cancelled.await(5, TimeUnit.SECONDS));
         }
     }
 
     @Test
     void cancelledFutureAndCancelledContextCancelTheCall() throws Exception {
-        CountDownLatch over = new CountDownLatch(1);
-        CountDownLatch cancelled = new CountDownLatch(2);
-        try (Fake fake = new Fake().on("Issue", hanging(over, cancelled));
+        try (Hanging hanging = new Hanging(2);
+                Fake fake = new Fake().on("Issue", hanging);
                 Client client = fake.client(new Options().withTimeout(Duration.ofSeconds(60)))) {
             CompletableFuture<IssuedToken> token = client.issueAsync(WANT);
             Context.CancellableContext context = Context.current().withCancellation();
             CompletableFuture<IssuedToken> other = context.call(() -> client.issueAsync(WANT));
-            while (fake.count("Issue") < 2) {
-                Thread.sleep(1);
-            }
+            assertTrue(hanging.begun.await(5, TimeUnit.SECONDS));
             token.cancel(true);
             context.cancel(null);
             ExecutionException error = assertThrows(ExecutionException.class, () -> other.get(5, TimeUnit.SECONDS));
             assertInstanceOf(CancelledException.class, error.getCause());
-            assertTrue(cancelled.await(5, TimeUnit.SECONDS));
-        } finally {
-            over.countDown();
+            assertTrue(hanging.cancelled.await(5, TimeUnit.SECONDS));
         }
     }
 

@@ -5,6 +5,8 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import dev.tokensidecar.v1.TokenServiceGrpc;
+import io.grpc.Status;
 import java.io.IOException;
 import java.net.InetAddress;
 import java.net.ServerSocket;
@@ -16,6 +18,7 @@ import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
@@ -85,6 +88,7 @@ class ConnectTest {
                         socket.getOutputStream()
                                 .write("HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"
                                         .getBytes(StandardCharsets.US_ASCII));
+                        socket.getInputStream().readAllBytes(); // until the client has had enough
                     } catch (IOException closed) {
                         return;
                     }
@@ -190,6 +194,80 @@ class ConnectTest {
                 assertEquals(1, second.count("Issue"));
             }
             first.close();
+        }
+    }
+
+    @Test
+    void socketThatNobodyNamedIsJudgedAgainAtEachConnection(@TempDir Path runtime) throws Exception {
+        Path socket = Files.createDirectory(runtime.resolve("app")).resolve("app.sock");
+        Fake first = good().start(socket);
+        try (Connection connection =
+                        Connection.firstReady(List.of(new Address.Socket(socket, true)), Duration.ofSeconds(5));
+                Fake other = good().start()) {
+            first.stop();
+            Files.deleteIfExists(socket);
+            Files.createSymbolicLink(socket, Path.of(other.address.substring("unix:".length())));
+            UnavailableException error = assertThrows(
+                    UnavailableException.class,
+                    () -> connection.call(TokenServiceGrpc.getIssueMethod(), WANT.message(), Duration.ofSeconds(5)));
+            assertTrue(error.getMessage().contains("not a socket"), error.getMessage());
+            assertEquals(0, other.count("Issue"));
+        }
+        first.close();
+    }
+
+    private static void copy(Socket from, Socket to) {
+        Thread thread = new Thread(() -> {
+            try {
+                from.getInputStream().transferTo(to.getOutputStream());
+            } catch (IOException closed) {
+                return; // it is cut
+            }
+        });
+        thread.setDaemon(true);
+        thread.start();
+    }
+
+    @Test
+    void connectionThatIsCutUnderACallIsUnavailableAndNothingIsIssuedTwice() throws Exception {
+        CountDownLatch over = new CountDownLatch(1);
+        Fake hanging = new Fake().on("Issue", request -> {
+            try {
+                assertTrue(over.await(30, TimeUnit.SECONDS));
+            } catch (InterruptedException ended) {
+                throw Status.INTERNAL.asRuntimeException();
+            }
+            return Fake.issued("t");
+        });
+        try (Fake fake = hanging.startTcp();
+                ServerSocket wire = listen()) {
+            int port = Integer.parseInt(fake.address.split(":")[1]);
+            CompletableFuture<Socket> near = CompletableFuture.supplyAsync(() -> {
+                try {
+                    Socket accepted = wire.accept();
+                    Socket far = new Socket(InetAddress.getLoopbackAddress(), port);
+                    copy(accepted, far);
+                    copy(far, accepted);
+                    return accepted;
+                } catch (IOException failure) {
+                    throw new AssertionError(failure);
+                }
+            });
+            Options options = new Options()
+                    .withAddress("127.0.0.1:" + wire.getLocalPort())
+                    .withTimeout(Duration.ofSeconds(30));
+            try (Client client = Client.connect(options)) {
+                CompletableFuture<IssuedToken> token = client.issueAsync(WANT);
+                while (fake.count("Issue") == 0) {
+                    Thread.sleep(1);
+                }
+                near.get().close();
+                ExecutionException error = assertThrows(ExecutionException.class, () -> token.get(5, TimeUnit.SECONDS));
+                assertInstanceOf(UnavailableException.class, error.getCause());
+                assertEquals(1, fake.count("Issue"));
+            }
+        } finally {
+            over.countDown();
         }
     }
 
