@@ -253,11 +253,11 @@ def test_images_carry_the_version_of_the_project(name: str) -> None:
 
 def test_versions_are_the_same_in_all_places() -> None:
     files = [
-        *(file for file in (ROOT / "deploy").rglob("*") if file.is_file() and file.suffix in ("", ".md", ".yaml")),
+        *(file for file in (ROOT / "deploy").rglob("*") if file.is_file() and file.suffix in ("", ".md", ".py", ".yaml")),
     ]
     text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     assert set(re.findall(r"(?:tokensidecar|billing-demo):(\d[\d.]*\d)", text)) == {sidecar.__version__}
-    assert set(re.findall(r"newTag: (\S+)", text)) == {sidecar.__version__}
+    assert set(re.findall(r"newTag: ([0-9.]+)", text)) == {sidecar.__version__}
     uv = re.findall(r"uv==\S+", (ROOT / "Makefile").read_text(encoding="utf-8"))
     assert re.findall(r"uv==\S+", (ROOT / "deploy/Dockerfile").read_text(encoding="utf-8")) == uv != []
 
