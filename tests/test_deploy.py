@@ -253,7 +253,7 @@ def test_images_carry_the_version_of_the_project(name: str) -> None:
 
 def test_versions_are_the_same_in_all_places() -> None:
     files = [
-        *(file for file in (ROOT / "deploy").rglob("*") if file.is_file() and file.suffix in ("", ".md", ".py", ".yaml")),
+        file for file in (ROOT / "deploy").rglob("*") if file.is_file() and file.suffix in ("", ".md", ".py", ".yaml")
     ]
     text = "\n".join(file.read_text(encoding="utf-8") for file in files)
     assert set(re.findall(r"(?:tokensidecar|billing-demo):(\d[\d.]*\d)", text)) == {sidecar.__version__}
