@@ -105,11 +105,12 @@ class Pins:
     @property
     def unwritten(self) -> bool:
         """Whether the file does not say yet what is pinned in memory."""
-        return self._path is not None and not self.damaged and self._written != (self.store_id, self.rings)
+        known = bool(self.store_id)  # of a store without a ring nothing is
+        return self._path is not None and not self.damaged and known and self._written != (self.store_id, self.rings)
 
     def write(self) -> None:
         """Bring the file up to date, durably; newer pins in it stay. Raises `OSError`."""
-        if self._path is None or self.damaged:
+        if self._path is None or self.damaged or not self.store_id:
             return
         wanted = (self.store_id, dict(self.rings))
         with self._locked():
@@ -117,7 +118,7 @@ class Pins:
                 found = self._read()
             except FileNotFoundError:
                 found = (self.store_id, {})
-            if found is None or found[0] != self.store_id:
+            if found is None or found[0] not in ("", self.store_id):
                 return  # an alarm, here or at the next start: only `replace` writes over it
             merged = dict(found[1])
             for name, pin in wanted[1].items():

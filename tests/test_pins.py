@@ -48,6 +48,18 @@ async def test_restart_on_an_older_store_serves_nothing(fleet: Fleet) -> None:
     assert fleet.disk.documents == older
 
 
+async def test_who_started_before_there_was_a_ring_pins_it_when_it_comes(fleet: Fleet) -> None:
+    early = await fleet.start(Role.OPEN, state="state")
+    assert early.alarms() == {}
+    keeper = await fleet.start()
+    older = dict(fleet.disk.documents)
+    await _rotate(keeper)
+    await early.refresh()
+    fleet.disk.documents = older
+    again = await fleet.start(Role.OPEN, state="state")
+    assert again.alarms() == {"default": "revision 1 after 2"}
+
+
 async def _rolled_back(fleet: Fleet) -> tuple[dict[str, Document], dict[str, Document]]:
     """The documents of an older state, in force again after a newer one was pinned, and those of the newer one."""
     keeper = await fleet.start(state="state")
