@@ -198,7 +198,8 @@ class Ring:
     def latest(self) -> Key | None:
         """The successor that is active last of all: its format is what the profile's tokens have, or will have."""
         newest = [key for use in KeyUse if (key := self.newest(use))]
-        return max(newest, key=lambda key: key.activate_time, default=None)
+        going_on = [key for key in newest if key.retire_time is None and key.compromise_time is None]
+        return max(going_on or newest, key=lambda key: key.activate_time, default=None)
 
     def format(self, now: float) -> Format | None:
         """The format of tokens that are made at `now`: the one activated last that has all its keys. None: no format has.

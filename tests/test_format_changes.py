@@ -127,6 +127,18 @@ async def test_revoked_key_of_the_next_format_leaves_the_present_one_whole(world
     assert _format(keeper) is (Format.NESTED if use is SIGN else Format.ENCRYPTED)
 
 
+async def test_next_format_whose_keys_were_all_revoked_comes_whole_with_the_next_rotation(world: World) -> None:
+    keeper = await _changing(world, SIGNED, NESTED)
+    await keeper.rotate("default", None, expected=1, request_id="")
+    for use in (SIGN, ENCRYPT):
+        await keeper.compromise("default", frozenset({_pending(keeper, use)}))
+    world.clock.pass_time(AHEAD)
+    assert _format(keeper) is Format.SIGNED
+    await keeper.rotate("default", (SIGN,), expected=0, request_id="")
+    world.clock.pass_time(AHEAD)
+    assert _format(keeper) is Format.NESTED
+
+
 # Tokens of a format that a validator has not seen yet
 
 
