@@ -302,6 +302,8 @@ def check_completeness(calls: list[Call], found: list[dict[str, object]], kills:
             at = datetime.fromisoformat(str(record["time"])).timestamp()
             assert call.started - 0.01 <= at <= call.ended + 0.01
             assert any(begun <= call.ended and call.started <= ended for begun, ended in kills), call
-    assert sum(call.answer == "OK" for call in calls) > len(calls) // 2
-    assert sum(bool(call.answer) for call in calls) >= CALLS
+    # Of what was answered: while a killed sidecar starts again, clients go on asking nobody.
+    answered = sum(bool(call.answer) for call in calls)
+    assert answered >= CALLS
+    assert sum(call.answer == "OK" for call in calls) > answered // 2
     assert unanswered <= len(kills) * 8 * 6  # no more than was in flight at the kills
