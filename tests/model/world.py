@@ -119,19 +119,17 @@ class ModelStore:
     async def save(self, name: str, content: bytes, *, expected: int) -> bool:
         if not self.writable:
             raise DeniedCallerError("read-only, by the model")
-        # What is on its way to the store arrives, whatever becomes of who sent it.
-        loop, arrived = self._shared.loop, asyncio.get_running_loop().create_future()
+        loop = self._shared.loop
         if self._time is not None and isinstance(content, Sealed):
             content.written = max(self._time.now(), *(times[-1] for times in self._written()))
-        lost = self._line.cut == "request" or self._rng.random() < self._machine.unreliable / 2
-        if not lost:
-            loop.at(loop.time() + self._delay(), self._arrive, arrived, name, content, expected)
-        else:
-            loop.at(loop.time() + 1.0, arrived.set_result, None)
-        saved: bool | None = await arrived
-        await self._back()
-        if saved is None:
+        if self._line.cut == "request" or self._rng.random() < self._machine.unreliable / 2:
+            await loop.sleep(1.0)
             raise UnavailableStoreError("the request was lost, by the model")
+        # What is on its way to the store arrives, whatever becomes of who sent it.
+        arrived: asyncio.Future[bool] = loop.create_future()
+        loop.at(loop.time() + self._delay(), self._arrive, arrived, name, content, expected)
+        saved = await arrived
+        await self._back()
         return saved
 
     def _arrive(self, arrived: asyncio.Future[bool], name: str, content: bytes, expected: int) -> None:
