@@ -42,7 +42,9 @@ class ServingChild:
         self._reader.start()
 
     def __enter__(self) -> Self:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # SIGINT too: who starts us in the background may have had it ignored.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)
         return self
 
     def __exit__(
