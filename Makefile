@@ -14,13 +14,14 @@ export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 run: setup
 	@$(BIN)/tokensidecar demo --serve $(if $(CLAIMS),--claims $(CLAIMS))
 
-# Every test whose tools are there; the rest is printed as NOT RUN.
+# Every test whose tools are there; the rest is printed as NOT RUN. In JOBS processes, a file to each: tests mostly wait.
+JOBS ?= 4
 test: setup-dev
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 # The same, and what takes longer: each failpoint a hundred times over, a thousand rounds of each race, two pods under podman (root).
 test-all: setup-dev
-	@TOKENSIDECAR_TEST_ALL=true $(BIN)/python -m pytest -q
+	@TOKENSIDECAR_TEST_ALL=true $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 	@$(BIN)/python deploy/podman/prove || [ $$? -eq 2 ]
 
 # A simulation of fifty sidecars, ten thousand times.

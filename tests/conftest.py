@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
@@ -65,10 +65,25 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=without)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """With several processes (pytest-xdist) each collects everything, and tells the one that reports what it left out."""
+    output = getattr(node, "workeroutput", {})  # none of a worker that crashed
+    if "not_run" in output:  # the same from each
+        node.config.stash[_not_run] = [(name, tools) for name, tools in output["not_run"]]
+        node.config.stash[_missing] = output["missing"]
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fails the run for a missing tool where all of them must be there: in continuous integration (CI=true)."""
-    if os.environ.get("CI") == "true" and session.config.stash.get(_missing, False):
+    config = session.config
+    if hasattr(config, "workeroutput"):
+        config.workeroutput |= {
+            "not_run": config.stash.get(_not_run, []),
+            "missing": config.stash.get(_missing, False),
+        }
+    elif os.environ.get("CI") == "true" and config.stash.get(_missing, False):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

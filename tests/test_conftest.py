@@ -70,6 +70,13 @@ def test_missing_tool_fails_the_run_in_continuous_integration(tmp_path: Path) ->
     assert done.returncode == 1, done.stdout
 
 
+def test_several_processes_report_what_one_does(tmp_path: Path) -> None:
+    done = run(tmp_path, "-n", "2", ci="true")
+    assert done.stdout.splitlines().count(LINE) == 1
+    assert "2 passed" in done.stdout
+    assert done.returncode == 1, done.stdout
+
+
 def test_missing_tool_of_an_unselected_test_is_not_reported(tmp_path: Path) -> None:
     done = run(tmp_path, "-k", "without_tools", ci="true")
     assert "NOT RUN" not in done.stdout
