@@ -12,6 +12,7 @@ import pytest
 from sidecar.audit import Audit
 from sidecar.caller import Caller, Plane
 from sidecar.data_keys import DamagedRingError, DataKeys, fresh_data_keys, unwrapped
+from sidecar.duties import Duties
 from sidecar.errors import (
     DeniedCallerError,
     InvalidTokenError,
@@ -96,6 +97,30 @@ async def test_an_issuer_makes_what_a_validator_opens(fleet: Fleet, profile: Any
         await issuer.refresh()
     await _accepted(validator, _issued(issuer))  # under a key that the validator has not seen
     assert validator.rings() == keeper.rings()
+
+
+async def test_a_keeper_that_is_away_for_ten_days_stops_rotation_and_nothing_else(fleet: Fleet) -> None:
+    keeper, issuer, validator = await fleet.start(), await fleet.start(ISSUE), await fleet.start(OPEN)
+    first = keeper.rings()
+    for _ in range(10 * 24):
+        fleet.clock.pass_time(3600)
+        await issuer.refresh()
+        await validator.refresh()
+        assert (await _accepted(validator, _issued(issuer))).claims.subject == "user-42"
+    assert validator.rings() == issuer.rings() == first
+    back = await fleet.start()  # another process, with what the store has
+    duties = Duties(back, back._store, holder="b", spread=0.0)
+    assert {duty.kind for duty in duties.due(back.now())} == {"rotate"}
+    before = _issued(issuer)
+    await back.rotate("default", None, expected=0, request_id="")
+    for seconds in (0, 20, 60, 3600):
+        fleet.clock.pass_time(seconds)
+        await issuer.refresh()
+        await validator.refresh()
+        await _accepted(validator, _issued(issuer))
+        if seconds < 300:
+            await _accepted(validator, before)
+    assert back.rings()["default"].revision == validator.rings()["default"].revision == 2
 
 
 async def test_a_role_that_is_not_held_is_denied(fleet: Fleet) -> None:

@@ -16,7 +16,7 @@ from tests.model.scenario import MACHINES, scenario
 from tests.model.shrink import shrunk, told
 from tests.running import ROOT
 
-RUNS = 150
+RUNS = 400
 FIRST = 1
 
 
