@@ -10,16 +10,15 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import uvloop
 
 from sidecar import __version__, directories, logs, process
-from sidecar.audit import Audit
+from sidecar.audit import Audit, Backlog
 from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store
 from sidecar.caller import SIDECAR, Plane
-from sidecar.chain import Head
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
 from sidecar.config import Address, Config, Keys as KeysConfig
@@ -28,6 +27,7 @@ from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
 from sidecar.errors import ChangedRingError, SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
+from sidecar.gauges import Gauges
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
 from sidecar.jose.keys import choose_engine
@@ -46,7 +46,7 @@ from sidecar.rpc.boundary import Boundary
 from sidecar.rpc.health import Health
 from sidecar.rpc.server import SERVICES, ListenError, Server
 from sidecar.rpc.servicers import Verbs
-from sidecar.sinks.file import FileSink, UnusableFileError, anchor
+from sidecar.sinks.file import FileSink, UnusableFileError
 from sidecar.sinks.stdout import StdoutSink
 from sidecar.validate import Validate
 
@@ -104,13 +104,15 @@ class App:
         await self.keeper.start()
         spread = random.random()  # noqa: S311 - to be apart from other keepers
         self.duties = Duties(self.keeper, self.store, holder=secrets.token_hex(8), spread=spread)
-        self.metrics.watch(self._gauges)
         self._file_sink = await open_file_sink(config, clock.wall)
         self._audit = Audit(
             self._file_sink or StdoutSink(logs.LineWriter(sys.stdout.fileno())),
             required=config.audit.required,
             salt=audit_salt(config.state_dir),
             now=clock.wall,
+        )
+        self.metrics.watch(
+            Gauges(self.keeper, self._audit, self._backlog, lambda: not self._ready, lambda: self._heard)
         )
         self._commits = Commits()
         served = {
@@ -323,6 +325,9 @@ class App:
     def _tell_state(self) -> None:
         self.health.set_fresh(not any(self.keeper.stale(profile) for profile in self.config.profiles))
 
+    def _backlog(self) -> Backlog:
+        return self._file_sink.backlog if self._file_sink else Backlog()
+
     # -- answers over HTTP
 
     def _readyz(self) -> Answer:
@@ -348,71 +353,6 @@ class App:
             for name, profile in self.config.profiles.items()
             if profile.published
         ]
-
-    def _gauges(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
-        now = self.keeper.now()
-        yield "tokensidecar_ready", "1 when calls are taken.", {}, float(not self._ready)
-        yield "tokensidecar_clock_skew_seconds", "This machine's clock less the store's.", {}, self.keeper.skew()
-        if self._heard is not None:
-            yield (
-                "tokensidecar_keeper_silence_seconds",
-                "Since a keeper last wrote here.",
-                {},
-                max(now - self._heard, 0.0),
-            )
-        yield "tokensidecar_audit_lost_records", "Audit records that could not be written.", {}, float(self._audit.lost)
-        head = self._file_sink.head if self._file_sink else Head()
-        yield (
-            "tokensidecar_audit_waiting_records",
-            "Audit records that are not on the disk yet.",
-            {},
-            float(self._file_sink.waiting if self._file_sink else 0),
-        )
-        yield (
-            "tokensidecar_audit_checkpoint",
-            "Number of the audit file's last signed record; 0: there is no audit file.",
-            {},
-            float(head.seq),
-        )
-        yield (
-            "tokensidecar_audit_checkpoint_head",
-            "The first 13 hexadecimal digits of that record's chain value, as a number: an anchor outside the file.",
-            {},
-            float(anchor(head)),
-        )
-        for name in self.config.profiles:
-            labels = {"profile": name}
-            yield (
-                "tokensidecar_state_age_seconds",
-                "Since the store was last read.",
-                labels,
-                self.keeper.staleness(name),
-            )
-            yield "tokensidecar_state_stale", "1 when calls get STATE_STALE.", labels, float(self.keeper.stale(name))
-            rolled_back = float(name in self.keeper.alarms())
-            yield "tokensidecar_ring_rolled_back", "1 while the store has an older state.", labels, rolled_back
-        for name, ring in self.keeper.rings().items():
-            labels = {"profile": name}
-            differing = float(len(self.keeper.differing().get(name, ())))
-            yield (
-                "tokensidecar_settings_differing",
-                "Settings that this configuration has otherwise than the newest keys.",
-                labels,
-                differing,
-            )
-            yield "tokensidecar_ring_revision", "Revision of the ring in memory.", labels, float(ring.revision)
-            for use in ring.uses():
-                if key := ring.active(use, now):
-                    by_use = {**labels, "use": use.value}
-                    yield "tokensidecar_key_age_seconds", "Age of the active key.", by_use, now - key.activate_time
-                due = ring.rotation_due(use, self.config.profiles[name].rotate_every, now)
-                if due is not None:
-                    yield (
-                        "tokensidecar_rotation_due_seconds",
-                        "Until the next scheduled rotation.",
-                        {**labels, "use": use.value},
-                        due - now,
-                    )
 
 
 def prepare_directories(config: Config, addresses: Iterable[Address] = ()) -> None:

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from sidecar.caller import Caller
+from sidecar.chain import Head
 from sidecar.errors import ExpiredDeadlineError, SidecarError, UnavailableAuditError
 from sidecar.policy import Verb
 
@@ -60,6 +61,15 @@ class Promise(Enum):
 
     ACCEPTED = "the pipe has taken it"
     DURABLE = "it is on the disk"
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a file still has to do: records that are not on the disk, the age of the oldest in seconds; and its last checkpoint."""
+
+    records: int = 0
+    seconds: float = 0.0
+    head: Head = field(default_factory=Head)
 
 
 class Sink(Protocol):

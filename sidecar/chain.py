@@ -43,6 +43,11 @@ class Head:
     value: bytes = START
 
 
+def anchor(head: Head) -> int:
+    """A head's value as a metric can hold it: its first `ANCHOR_DIGITS` hexadecimal digits, as a number."""
+    return int(head.value.hex()[:ANCHOR_DIGITS], 16)
+
+
 @dataclass(slots=True)
 class Chain:
     """The writing end. `since` counts records after the last checkpoint; `signed` is the head at the last checkpoint."""

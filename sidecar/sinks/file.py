@@ -20,8 +20,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
-from sidecar.audit import Promise
-from sidecar.chain import ANCHOR_DIGITS, CHECKPOINT_EVERY, Chain, Head, head_of
+from sidecar.audit import Backlog, Promise
+from sidecar.chain import CHECKPOINT_EVERY, Chain, Head, head_of
 from sidecar.logs import frames, get_logger
 from sidecar.sinks.signing import HEAD, Signer
 
@@ -56,6 +56,7 @@ class FileSink:
         self._next: list[asyncio.Future[bool]] | None = None
         self._running: list[asyncio.Future[bool]] | None = None
         self._group = 0  # records of the last group
+        self._since = self._next_since = 0.0  # when the first of those being written came, and of those that wait
         self._crowded_until = 0.0
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
@@ -74,9 +75,12 @@ class FileSink:
         return self._chain.signed
 
     @property
-    def waiting(self) -> int:
-        """Records that are not on the disk yet."""
-        return len(self._waiting)
+    def backlog(self) -> Backlog:
+        """What is not on the disk yet."""
+        writing = self._group if self._running is not None else 0
+        oldest = self._since if writing else self._next_since
+        records = writing + len(self._waiting)
+        return Backlog(records, self._loop.time() - oldest if records else 0.0, self.head)
 
     async def open(self) -> None:
         """Open or make the file and the key, and go on with the chain. `UnusableFileError`: that cannot be."""
@@ -113,7 +117,7 @@ class FileSink:
         self._waiting.append(line)
         self._bytes += len(line)
         if self._next is None:
-            self._next = []
+            self._next, self._next_since = [], self._loop.time()
             if self._running is None:
                 self._loop.call_later(LINGER_SECONDS if self._crowded() else 0, self._begin)
         return True
@@ -134,6 +138,7 @@ class FileSink:
             return
         group, self._waiting, self._bytes = self._waiting, [], 0
         self._running, self._next, self._group = self._next, None, len(group)
+        self._since = self._next_since
         self._groups.put(group)
 
     def _ended(self, count: int, kept: bool) -> None:
@@ -307,11 +312,6 @@ class FileSink:
         elif last != known:
             _log.error("audit.records_missing", path=str(self._path), last=last.seq, expected=known.seq)
         return start + end
-
-
-def anchor(head: Head) -> int:
-    """A head's value as a metric can hold it: its first `ANCHOR_DIGITS` hexadecimal digits, as a number."""
-    return int(head.value.hex()[:ANCHOR_DIGITS], 16)
 
 
 def _spelled(head: Head) -> bytes:

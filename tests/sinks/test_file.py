@@ -12,6 +12,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,9 +21,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.chain import CHECKPOINT_EVERY, BrokenChainError, Report, verify
+from sidecar.chain import CHECKPOINT_EVERY, BrokenChainError, Report, anchor, verify
 from sidecar.sinks import file as sink_module
-from sidecar.sinks.file import FileSink, UnusableFileError, anchor
+from sidecar.sinks.file import FileSink, UnusableFileError
 from sidecar.sinks.signing import PUBLIC_KEY, checker
 from tests.running import ROOT
 
@@ -66,11 +67,30 @@ async def test_a_record_is_on_the_disk_when_it_is_said_to_be(path: Path) -> None
     async with opened(path) as sink:
         assert sink.pending() is None
         assert sink.write(LINE)
-        assert sink.waiting == 1
+        assert sink.backlog.records == 1
         assert await kept(sink)
+        assert (sink.backlog.records, sink.backlog.seconds) == (0, 0.0)
         assert verbs(path) == ["checkpoint", "issue"]
     assert verbs(path) == ["checkpoint", "issue", "checkpoint"]
     assert good(path).last == 3
+
+
+async def test_records_that_the_disk_keeps_waiting_are_told_with_their_age(path: Path) -> None:
+    async with opened(path) as sink:
+        slow, sync = threading.Event(), os.fdatasync
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "fdatasync", lambda descriptor: (slow.wait(5), sync(descriptor)))
+            assert sink.write(LINE)
+            first = sink.pending()
+            await asyncio.sleep(0.05)
+            assert sink.write(LINE)
+            backlog = sink.backlog
+            slow.set()
+            assert first is not None
+            assert await first
+        assert backlog.records == 2
+        assert 0.05 <= backlog.seconds < 5
+        assert await kept(sink)
 
 
 async def test_those_who_wait_together_share_one_sync(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
