@@ -16,12 +16,13 @@ from pathlib import Path
 import uvloop
 
 from sidecar import __version__, directories, logs, process
+from sidecar.addresses import Address
 from sidecar.audit import Audit, Backlog
 from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store
 from sidecar.caller import SIDECAR, Plane
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
-from sidecar.config import Address, Config, Keys as KeysConfig
+from sidecar.config import Config, Keys as KeysConfig
 from sidecar.data_keys import DamagedRingError
 from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import ipaddress
 import os
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from sidecar import directories, rules
+from sidecar import addresses, directories, rules
+from sidecar.addresses import Listen
 from sidecar.caller import Plane
 from sidecar.duties import DOCUMENT as DUTIES
 from sidecar.fields import Choice, Kind, Section, spell
@@ -30,10 +30,7 @@ from sidecar.keyring import Role
 from sidecar.policy import Rule
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
 from sidecar.sections import (
-    ADDRESS,
-    ADDRESS_TEXT,
     CLAIMS,
-    HTTP_OFF,
     IMPORT,
     KEYS,
     LISTEN,
@@ -52,44 +49,8 @@ from sidecar.sections import (
 
 SYSTEM_FILE = Path("/etc/tokensidecar/config.toml")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-SOCKET_PATH_MAX = 107  # bytes: sun_path less its NUL
 KEYS_AT_ONCE = 100
 _MORE_FILE_BYTES_THAN_ANYONE_NEEDS = 1 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens. `caller` is the name that whoever calls through it has; `mode` and `group` are a socket file's."""
-
-    kind: Literal["unix", "tcp"]
-    path: str = ""
-    host: str = ""
-    port: int = 0
-    caller: str = ""
-    mode: int = 0o660
-    group: str | None = None
-
-    def __str__(self) -> str:
-        """A gRPC target."""
-        if self.kind == "unix":
-            return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def local(self) -> bool:
-        """Whether only this machine (in a pod: this pod) can reach it."""
-        return self.kind == "unix" or ipaddress.ip_address(self.host).is_loopback
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """The three planes, each a server of its own."""
-
-    app: tuple[Address, ...]
-    admin: tuple[Address, ...]
-    http: Address | None
-    allow_http_beyond_loopback: bool = False
-    allow_plaintext_tcp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +192,15 @@ class _Reader:
             self._notes.append("no config file: the embedded defaults are in force")
         self._names("", tree, (*TABLES, "profiles", "policy"), TABLES_LATER)
         tables = {name: self._table(name, tree.get(name, {}), section) for name, section in TABLES.items()}
-        listen = self._listen(tables["listen"], runtime_dir, embedded=source is None)
+        listen = addresses.read(
+            tables["listen"],
+            self._env,
+            runtime_dir,
+            embedded=source is None,
+            table=self._table,
+            problem=self._problem,
+            note=self._notes.append,
+        )
         keys = self._keys(tables["keys"], state_dir)
         profiles = self._profiles(tree.get("profiles", {}), tables["keys"])
         level = self._from_env("TOKENSIDECAR_LOG_LEVEL", Choice(LOG_LEVELS), tables["log"].get("level", "info"))
@@ -303,120 +272,6 @@ class _Reader:
         except ValueError as error:
             self._problem(variable, str(error))
             return otherwise
-
-    # -- listen
-
-    def _listen(self, found: dict[str, Any], runtime_dir: Path, *, embedded: bool) -> Listen:
-        default_app = [f"unix:{runtime_dir}/app/app.sock", "127.0.0.1:8790"]
-        default_admin = [f"unix:{runtime_dir}/admin/admin.sock", *(["127.0.0.1:8791"] if embedded else [])]
-        app = self._addresses("app", *self._given("app", found, default_app))
-        admin = self._addresses("admin", *self._given("admin", found, default_admin))
-        http_key = "TOKENSIDECAR_LISTEN_HTTP" if self._env.get("TOKENSIDECAR_LISTEN_HTTP") else "listen.http"
-        http_text = self._from_env(http_key, LISTEN.fields["http"].kind, found.get("http", "127.0.0.1:8792"))
-        http = None if http_text == HTTP_OFF else self._address(http_key, http_text, "http")
-        listen = Listen(
-            app, admin, http, found.get("allow_http_beyond_loopback", False), found.get("allow_plaintext_tcp", False)
-        )
-        if not app and not self._problems:
-            self._problem("listen.app", "must name at least one address")
-        self._check_reach(listen, http_key)
-        self._check_different(listen)
-        return listen
-
-    def _given(self, plane: str, found: dict[str, Any], default: list[str]) -> tuple[str, object]:
-        variable = f"TOKENSIDECAR_LISTEN_{plane.upper()}"
-        if given := self._env.get(variable):
-            return variable, [part.strip() for part in given.split(",") if part.strip()]
-        return f"listen.{plane}", found.get(plane, default)
-
-    def _addresses(self, plane: str, key: str, found: object) -> tuple[Address, ...]:
-        if not isinstance(found, list):
-            self._problem(key, f"must be a list of addresses: {ADDRESS_TEXT.meaning}")
-            return ()
-        read = (self._address(f"{key}[{i}]", each, plane) for i, each in enumerate(found))
-        return tuple(address for address in read if address is not None)
-
-    def _address(self, key: str, found: object, plane: str) -> Address | None:
-        before = len(self._problems)
-        values = self._table(key, {"address": found} if isinstance(found, str) else found, ADDRESS)
-        if len(self._problems) > before:
-            if isinstance(found, str):
-                self._problems[before:] = [(key, sentence) for _, sentence in self._problems[before:]]
-            return None
-        text = values["address"]
-        if text.startswith("unix:"):
-            path = text.removeprefix("unix:")
-            if len(path.encode()) > SOCKET_PATH_MAX:
-                self._problem(
-                    key, f"the path of a socket has at most {SOCKET_PATH_MAX} bytes, this one {len(path.encode())}"
-                )
-                return None
-            address = Address("unix", path=path, caller=f"unix:{Path(path).name.removesuffix('.sock')}")
-        else:
-            host, _, port = text.rpartition(":")
-            host = "127.0.0.1" if host == "localhost" else host.strip("[]")
-            if problem := _tcp_problem(host, int(port)):
-                self._problem(key, problem)
-                return None
-            if "mode" in values or "group" in values:
-                self._problem(key, "mode and group are a socket's; this address is TCP")
-            address = Address("tcp", host=host, port=int(port), caller=f"tcp:{plane}")
-        caller = values.get("caller", address.caller)
-        if not caller.startswith(f"{address.kind}:"):
-            self._problem(key, f"the caller's name must begin with {address.kind}:")
-        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", caller.partition(":")[2]):
-            self._problem(
-                key,
-                "the caller's name, after unix:, must be of A-Z a-z 0-9 . _ - ; name the socket so, or give it a caller",
-            )
-        address = replace(address, caller=caller, mode=values.get("mode", 0o660), group=values.get("group"))
-        if address.kind == "unix" and address.mode & 0o007:
-            self._notes.append(
-                f"{key}: mode {address.mode:04o} lets every user who can enter the directory of {address.path} call it"
-            )
-        return address
-
-    def _check_reach(self, listen: Listen, http_key: str) -> None:
-        for address in listen.app:
-            if not address.local and not listen.allow_plaintext_tcp:
-                self._problem(
-                    "listen.app",
-                    f"{address} is beyond loopback: tokens would cross the network readable; listen.allow_plaintext_tcp = true accepts that",
-                )
-            elif not address.local:
-                self._notes.append(
-                    f"the app plane listens beyond loopback on {address}, in plaintext: who can reach it can issue tokens"
-                )
-        for address in listen.admin:
-            if not address.local:
-                self._problem(
-                    "listen.admin",
-                    f"{address} is beyond loopback, where the admin plane needs mutual TLS: not in this version",
-                )
-            elif address.kind == "tcp":
-                self._notes.append(
-                    f"the admin plane listens on TCP {address}: every process on this machine (in a pod: every container) can rotate keys"
-                )
-        if listen.http and not listen.http.local and not listen.allow_http_beyond_loopback:
-            self._problem(
-                http_key,
-                f"{listen.http} is beyond loopback: others could read metrics and readiness; listen.allow_http_beyond_loopback = true accepts that",
-            )
-
-    def _check_different(self, listen: Listen) -> None:
-        taken: dict[str, str] = {}
-        named: dict[str, str] = {}
-        planes = (("app", listen.app), ("admin", listen.admin), ("http", (listen.http,) if listen.http else ()))
-        for plane, addresses in planes:
-            for address in addresses:
-                if str(address) in taken:
-                    self._problem(f"listen.{plane}", f"{address} is taken by listen.{taken[str(address)]} already")
-                taken[str(address)] = plane
-                if address.kind == "unix" and named.setdefault(address.caller, address.path) != address.path:
-                    self._problem(
-                        f"listen.{plane}",
-                        f"{address.path} and {named[address.caller]} both name their caller {address.caller}; give one a caller of its own",
-                    )
 
     # -- keys
 
@@ -670,11 +525,3 @@ def _mounted(store: str) -> bool:
     """Whether a kubelet stands between who writes the store and who reads it; of a folder, as far as it is there already."""
     scheme, _, place = store.partition(":")
     return scheme == "kubernetes" or (scheme == "file" and Path(place, "..data").is_symlink())
-
-
-def _tcp_problem(host: str, port: int) -> str | None:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError as error:
-        return str(error)
-    return None if 1 <= port <= 65535 else "the port must be from 1 to 65535"

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from sidecar import config, directories
-from sidecar.config import Address, Config, ConfigError, load
+from sidecar.addresses import Address
+from sidecar.config import Config, ConfigError, load
 from sidecar.fields import Duration, spell
 from sidecar.jose import keys
 from sidecar.keyring import Role

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sidecar import directories
+from sidecar.addresses import Address
 from sidecar.cli import screen
 from sidecar.cli.exits import Code
-from sidecar.config import Address, Config, ConfigError, Keys, load
+from sidecar.config import Config, ConfigError, Keys, load
 from sidecar.fields import spell
 from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.profile import Format

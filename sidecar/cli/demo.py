@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from tokensidecar import AdminClient, Client, IssuedToken
 
-    from sidecar.config import Address, Config
+    from sidecar.addresses import Address
+    from sidecar.config import Config
 
 EXAMPLE = """{
   "email": "zoe.muller@example.com",

@@ -16,8 +16,8 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
+from sidecar.addresses import Address
 from sidecar.caller import Caller, Plane
-from sidecar.config import Address
 from sidecar.rpc import reflection
 from sidecar.rpc.boundary import BATCH_BYTES, Boundary, Door
 from sidecar.rpc.health import Health
