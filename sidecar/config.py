@@ -28,6 +28,7 @@ from sidecar.jose.keys import PREPARED
 from sidecar.jose.suites import KEY_MANAGEMENT, SIGNATURES
 from sidecar.keyring import Role
 from sidecar.policy import Rule
+from sidecar.ports import REVOCATIONS
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
 from sidecar.sections import (
     CLAIMS,
@@ -363,7 +364,7 @@ class _Reader:
             except ValueError as error:
                 self._problem(key, f"the name of a profile {error}")
                 continue
-            if name == DUTIES:
+            if name in (DUTIES, REVOCATIONS):
                 self._problem(key, "is the name of a document of the store's own; take another one")
                 continue
             profiles[name] = self._profile(name, key, table, timing)

@@ -44,6 +44,7 @@ NAMES = (
     "accept_rollback.pinned",
     "accept_rollback.recorded",
     "pins.written",
+    "migrate.tables_made",
 )
 """Every point, in the order in which its operation passes it."""
 

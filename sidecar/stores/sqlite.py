@@ -33,14 +33,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sidecar.errors import UnavailableStoreError
 from sidecar.failpoints import failpoint
-from sidecar.ports import Document
+from sidecar.ports import REVOCATIONS, Document, Revocation, Revocations, Spending, Spent
+from sidecar.stores import sqlite_ledger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from sidecar.ports import Clock
 
-SCHEMA = 1
+SCHEMA = 2
 APPLICATION_ID = 0x746F6B73  # "toks"
 BUSY_SECONDS = 5.0
 MEMBERS_SECONDS = 10.0
@@ -86,7 +87,7 @@ class _Anchor:
 
 
 class SqliteStore:
-    """See `ports.Store`. One connection, used by one thread; every call is safe from any task."""
+    """See `ports.Store` and `ports.Ledger`. One connection, used by one thread; every call is safe from any task."""
 
     private = True
     writable = True
@@ -128,9 +129,7 @@ class SqliteStore:
 
     async def revisions(self) -> dict[str, int]:
         """See `ports.Store`."""
-        return await self._run(
-            lambda: dict(self._connected().execute("SELECT name, revision FROM documents").fetchall())
-        )
+        return await self._run(lambda: self._revisions(self._connected()))
 
     async def load(self, name: str) -> Document | None:
         """See `ports.Store`."""
@@ -139,6 +138,32 @@ class SqliteStore:
     async def save(self, name: str, content: bytes, *, expected: int) -> bool:
         """See `ports.Store`."""
         return await self._run(lambda: self._save(self._connected(), name, content, expected))
+
+    async def revoke(self, revocation: Revocation) -> int:
+        """See `ports.Ledger`."""
+        return await self._run(lambda: self._write(lambda connection, _: sqlite_ledger.revoke(connection, revocation)))
+
+    async def revocations(self, after: int, limit: int) -> Revocations:
+        """See `ports.Ledger`."""
+        return await self._run(lambda: self._revocations(self._connected(), after, limit))
+
+    async def consume(self, token: bytes, request: bytes, until: int) -> bool:
+        """See `ports.Ledger`."""
+        return await self._run(
+            lambda: self._write(lambda connection, now: sqlite_ledger.consume(connection, now, token, request, until))
+        )
+
+    async def spend(self, spending: Spending) -> Spent:
+        """See `ports.Ledger`."""
+        return await self._run(
+            lambda: self._write(lambda connection, now: sqlite_ledger.spend(connection, now, spending))
+        )
+
+    async def forget(self, limit: int) -> int:
+        """See `ports.Ledger`."""
+        return await self._run(
+            lambda: self._write(lambda connection, now: sqlite_ledger.forget(connection, now, limit))
+        )
 
     @contextlib.asynccontextmanager
     async def alone(self) -> AsyncIterator[bool]:
@@ -178,6 +203,9 @@ class SqliteStore:
             if _code(error) in _LASTING:
                 self._disconnect()  # the next call opens and checks the file again
             raise UnavailableStoreError(_words(self._path, error)) from error
+        except sqlite_ledger.DamagedRowError as error:
+            self._disconnect()
+            raise UnavailableStoreError(_damaged(self._path)) from error
         except OSError as error:
             raise UnavailableStoreError(f"the store {self._path} cannot be used: {error.strerror or error}") from error
         except UnavailableStoreError:
@@ -300,16 +328,27 @@ class SqliteStore:
             raise UnavailableStoreError(
                 f"{self._path} is a database, but not one of this program: name another file in keys.store"
             )
-        (schema,) = connection.execute("PRAGMA user_version").fetchone()
-        if schema != SCHEMA:
+        schema = _schema(connection)
+        if not 1 <= schema <= SCHEMA:
             raise UnavailableStoreError(
-                f"the database {self._path} has schema {schema}, and this version knows {SCHEMA} alone: use the version that wrote it, or a newer one"
+                f"the database {self._path} has schema {schema}, and this version knows 1 to {SCHEMA}: use the version that wrote it, or a newer one"
             )
+        if schema < SCHEMA:
+            self._migrate(connection)
         self._check(connection)
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        """From schema 1: the ledger's tables are added, all or none, and nothing that was there is touched."""
+        with _transaction(connection):
+            if _schema(connection) < SCHEMA:  # nobody was quicker
+                sqlite_ledger.make(connection)
+                connection.execute(f"PRAGMA user_version = {SCHEMA}")
+            failpoint("migrate.tables_made")
 
     def _make_schema(self, connection: sqlite3.Connection) -> None:
         for statement in _TABLES.split(";"):
             connection.execute(statement)
+        sqlite_ledger.make(connection)
         wall = self._clock.wall()
         self._put_anchor(connection, _Anchor(secrets.token_hex(16), self._boot_id, self._clock.boot(), wall, wall))
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
@@ -320,6 +359,7 @@ class SqliteStore:
         if found != ("ok",):
             raise UnavailableStoreError(_damaged(self._path))
         self._anchor(connection)
+        sqlite_ledger.revision(connection)  # the other rows of the ledger are checked when they are read
         for (name,) in connection.execute("SELECT name FROM documents").fetchall():
             self._load(connection, name)
 
@@ -371,10 +411,34 @@ class SqliteStore:
             connection.execute(
                 "INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", (name, expected + 1, content, checksum)
             )
-            anchor = self._anchor(connection)
-            written = max(now, anchor.written)
-            self._put_anchor(connection, _Anchor(anchor.store_id, anchor.boot_id, anchor.boot, anchor.wall, written))
+            self._mark_written(connection, now)
         return True
+
+    def _write(self, work: Callable[[sqlite3.Connection, float], _T]) -> _T:
+        """A transaction at store time `now`."""
+        connection = self._connected()
+        with _transaction(connection):
+            now = self._now(connection)
+            result = work(connection, now)
+            self._mark_written(connection, now)
+        return result
+
+    def _mark_written(self, connection: sqlite3.Connection, now: float) -> None:
+        anchor = self._anchor(connection)
+        written = max(now, anchor.written)
+        self._put_anchor(connection, _Anchor(anchor.store_id, anchor.boot_id, anchor.boot, anchor.wall, written))
+
+    def _revisions(self, connection: sqlite3.Connection) -> dict[str, int]:
+        found = dict(connection.execute("SELECT name, revision FROM documents").fetchall())
+        revocations = sqlite_ledger.revision(connection)
+        return {**found, REVOCATIONS: revocations} if revocations else found
+
+    def _revocations(self, connection: sqlite3.Connection, after: int, limit: int) -> Revocations:
+        connection.execute("BEGIN")  # both its statements see the same moment
+        try:
+            return sqlite_ledger.revocations(connection, after, limit)
+        finally:
+            connection.execute("COMMIT")
 
     def _scrub(self, connection: sqlite3.Connection) -> None:
         busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -465,6 +529,10 @@ def _words(path: Path, error: Exception) -> str:
 
 def _damaged(path: Path) -> str:
     return f"the database {path} is damaged: restore it from a backup; it is never repaired or replaced by itself"
+
+
+def _schema(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _digest(*parts: str | bytes) -> bytes:

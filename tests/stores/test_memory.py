@@ -7,6 +7,7 @@ import pytest
 from sidecar.ports import Store
 from tests.hand_clock import HandClock
 from tests.stores.contract import OpenStore, StoreContract
+from tests.stores.ledger_contract import LedgerContract, LedgerStore, OpenLedger
 from tests.stores.memory import Disk, MemoryStore
 
 
@@ -16,6 +17,17 @@ class TestMemoryStore(StoreContract):
         disk = Disk(HandClock())
 
         async def opened() -> Store:
+            return MemoryStore(disk)
+
+        return opened
+
+
+class TestMemoryLedger(LedgerContract):
+    @pytest.fixture
+    def open_ledger(self) -> OpenLedger:
+        disk = Disk(HandClock())
+
+        async def opened() -> LedgerStore:
             return MemoryStore(disk)
 
         return opened

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -19,12 +20,13 @@ import pytest
 
 from sidecar.clocks import SystemClock
 from sidecar.errors import UnavailableStoreError
-from sidecar.ports import Document, Store
+from sidecar.ports import Document, Store, Turn
 from sidecar.stores import sqlite
 from sidecar.stores.sqlite import SqliteStore
 from tests.hand_clock import START, HandClock
 from tests.running import ROOT
 from tests.stores.contract import OpenStore, StoreContract
+from tests.stores.ledger_contract import LedgerContract, LedgerStore, OpenLedger, spending, token
 
 
 class TestSqliteStore(StoreContract):
@@ -33,6 +35,20 @@ class TestSqliteStore(StoreContract):
         stores: list[Store] = []
 
         async def opened() -> Store:
+            stores.append(await SqliteStore.open(tmp_path / "state.db", SystemClock()))
+            return stores[-1]
+
+        yield opened
+        for store in stores:
+            await store.close()
+
+
+class TestSqliteLedger(LedgerContract):
+    @pytest.fixture
+    async def open_ledger(self, tmp_path: Path) -> AsyncIterator[OpenLedger]:
+        stores: list[LedgerStore] = []
+
+        async def opened() -> LedgerStore:
             stores.append(await SqliteStore.open(tmp_path / "state.db", SystemClock()))
             return stores[-1]
 
@@ -499,3 +515,114 @@ async def main():
     await store.close()
 asyncio.run(main())
 """
+
+
+# The ledger
+
+
+_SCHEMA_1 = """
+CREATE TABLE store (only INTEGER PRIMARY KEY CHECK (only = 1), id TEXT NOT NULL, boot_id TEXT NOT NULL, boot REAL NOT NULL, wall REAL NOT NULL,
+  written REAL NOT NULL, checksum BLOB NOT NULL) STRICT;
+CREATE TABLE documents (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, content BLOB NOT NULL, checksum BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+
+async def _as_schema_1(path: Path, clock: HandClock) -> None:
+    """A database as the first version left it: its own tables, and none of the ledger."""
+    await _filled(path, clock)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for table in ("ledger", "revocations", "consumed", "families"):
+            connection.execute(f"DROP TABLE {table}")
+        connection.execute("PRAGMA user_version = 1")
+        shapes = {
+            name: [column[1:4] for column in connection.execute(f"PRAGMA table_info({name})")]
+            for name in ("store", "documents")
+        }
+    with contextlib.closing(sqlite3.connect(":memory:")) as first:
+        first.executescript(_SCHEMA_1)
+        for name, columns in shapes.items():
+            assert columns == [column[1:4] for column in first.execute(f"PRAGMA table_info({name})")]
+
+
+async def test_database_of_the_first_schema_is_migrated_and_keeps_what_it_holds(path: Path, clock: HandClock) -> None:
+    await _as_schema_1(path, clock)
+    stores = await asyncio.gather(*(SqliteStore.open(path, clock) for _ in range(4)))
+    assert [await store.load("default") for store in stores] == [Document(1, b"content " * 40)] * 4
+    assert await stores[0].revoke(await token(stores[0])) == 1
+    assert (await stores[3].revocations(0, 10)).revision == 1
+    for store in stores:
+        await store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+async def test_migration_that_is_killed_leaves_the_first_schema(path: Path, clock: HandClock) -> None:
+    await _as_schema_1(path, clock)
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD_OPENS, str(path)],
+        cwd=ROOT,
+        env={**os.environ, "TOKENSIDECAR_FAILPOINT": "migrate.tables_made"},
+        check=False,
+        timeout=60,
+    )
+    assert child.returncode == -signal.SIGKILL
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'ledger'").fetchone() == (0,)
+    store = await SqliteStore.open(path, SystemClock())
+    assert await store.load("default") == Document(1, b"content " * 40)
+    await store.close()
+
+
+_CHILD_OPENS = """
+import asyncio, pathlib, sys
+from sidecar.clocks import SystemClock
+from sidecar.stores.sqlite import SqliteStore
+asyncio.run(SqliteStore.open(pathlib.Path(sys.argv[1]), SystemClock()))
+"""
+
+
+@pytest.mark.parametrize("table", ["revocations", "consumed", "families", "ledger"])
+async def test_changed_row_of_the_ledger_is_damage(path: Path, clock: HandClock, table: str) -> None:
+    store = await SqliteStore.open(path, clock)
+    held = await token(store)
+    asked = await spending(store, "a", "b", family=b"f" * 16, first=True)
+    await store.revoke(held)
+    await store.consume(b"t" * 16, b"r" * 16, held.until)
+    await store.spend(asked)
+    column = {"families": "time", "ledger": "revision"}.get(table, "until")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE {table} SET {column} = {column} + 1")
+    with pytest.raises(UnavailableStoreError, match="is damaged"):
+        await {
+            "revocations": lambda: store.revocations(0, 10),
+            "consumed": lambda: store.consume(b"t" * 16, b"r" * 16, held.until),
+            "families": lambda: store.spend(asked),
+            "ledger": store.revisions,
+        }[table]()
+    await store.close()
+
+
+async def test_token_is_forgotten_when_its_time_has_passed(path: Path, clock: HandClock) -> None:
+    store = await SqliteStore.open(path, clock)
+    asked = await spending(store, "a", "b", family=b"f" * 16, first=True)
+    await store.spend(asked)
+    assert await store.consume(b"t" * 16, b"", asked.family.until)
+    clock.pass_time(86399)
+    assert await store.forget(10) == 0
+    clock.pass_time(2)
+    assert (await store.spend(asked)).turn is Turn.REVOKED
+    assert not await store.consume(b"t" * 16, b"", asked.family.until)
+    assert await store.forget(10) == 2
+    await store.close()
+
+
+async def test_grace_goes_by_store_time(path: Path, clock: HandClock) -> None:
+    store = await SqliteStore.open(path, clock)
+    asked = await spending(store, "a", "b", family=b"f" * 16, first=True)
+    await store.spend(asked)
+    clock.pass_time(10)
+    assert (await store.spend(asked)).turn is Turn.REPEATED
+    clock.pass_time(0.1)
+    assert (await store.spend(asked)).turn is Turn.REUSED
+    await store.close()
