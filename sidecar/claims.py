@@ -30,7 +30,6 @@ from sidecar.errors import (
     InvalidTokenError,
     MismatchedAudienceError,
     MissingScopeError,
-    UnprovenPossessionError,
     Violation,
 )
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from sidecar.keyring import Settings
+    from sidecar.possession import Bond
     from sidecar.profile import Profile
 
 MAX_DEPTH = 8
@@ -165,12 +165,12 @@ def check(
     issuer: str,
     settings: Settings,
     audiences: Collection[str],
-    required_scopes: Collection[str],
     now: float,
 ) -> None:
     """Whether these claims, from a genuine token, are good now and here (rules 4 and 5). The first error in the contract's order is raised.
 
-    `settings` are those of the key; `audiences` are the names of whoever asks, one of which must be in the token.
+    `settings` are those of the key; `audiences` are the names of whoever asks, one of which must be in the token. Whether whoever presents
+    a `bound` one may do so is `possession`'s matter, and comes before the scopes.
     """
     if claims.issuer != issuer:
         raise InvalidTokenError("claims.issuer")
@@ -183,9 +183,11 @@ def check(
         raise ExpiredTokenError
     if not any(name in audiences for name in claims.audiences):
         raise MismatchedAudienceError
-    if claims.bound:
-        raise UnprovenPossessionError
-    if not all(scope in claims.scopes for scope in required_scopes):
+
+
+def check_scopes(claims: Claims, required: Collection[str]) -> None:
+    """`MissingScopeError`: the token lacks one of these."""
+    if not all(scope in claims.scopes for scope in required):
         raise MissingScopeError
 
 
@@ -201,6 +203,7 @@ def build(
     further: bytes | None,
     token_id: str,
     now: float,
+    bond: Bond | None = None,
 ) -> Claims:
     """The claims of a new token, from `now` on for `ttl` whole seconds (None: the profile's).
 
@@ -225,6 +228,8 @@ def build(
         own["client_id"] = client_id
     if scopes:
         own["scope"] = " ".join(scopes)
+    if bond:
+        own["cnf"] = bond.claim
     own |= {"jti": token_id, "iat": issued, "exp": issued + lifetime}
 
     members, values = b"", dict[str, object]()

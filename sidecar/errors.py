@@ -131,7 +131,7 @@ class UnprovenPossessionError(SidecarError):
     """The token is bound to a key (`cnf`), and possession of it was not proven."""
 
     reason = Reason.TOKEN_POSSESSION_UNPROVEN
-    message = "the token is bound to a key, and this version cannot check possession of it"
+    message = "possession of the key that the token is bound to was not proven"
 
 
 class MissingScopeError(SidecarError):

@@ -11,6 +11,8 @@ Rules, in the order in which they are checked; each has its stage in `RULES`:
     section 4.7.1).
  6. `kid` is there and could be one of ours. Whether it is, and whether `alg` and `enc` are those of that key, is for the caller.
 
+ 7. A DPoP proof has a form of its own: exactly `typ`, `alg` and `jwk`, which is a bare public key (RFC 9449 section 4.2).
+
 Sizes are bytes unless said otherwise. Nothing but `InvalidTokenError` comes out of here, whatever goes in.
 """
 
@@ -79,6 +81,12 @@ _EPK = {  # by crv: kty, and the other members
     "P-256": ("EC", frozenset({"x", "y"})),
     "X25519": ("OKP", frozenset({"x"})),
 }
+_PROOF = frozenset({"typ", "alg", "jwk"})
+_PUBLIC = {  # by kty: the members of a bare public key (RFC 7638 section 3.2, RFC 8037)
+    "EC": frozenset({"kty", "crv", "x", "y"}),
+    "OKP": frozenset({"kty", "crv", "x"}),
+    "RSA": frozenset({"kty", "n", "e"}),
+}
 _ENCODED = re.compile(r"[A-Za-z0-9_-]*").fullmatch
 _ALGORITHM = re.compile(r"[A-Za-z0-9_+-]{1,32}").fullmatch
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,64}(/[A-Za-z0-9!#$&^_.+-]{1,64})?").fullmatch  # RFC 6838 section 4.2
@@ -91,10 +99,14 @@ class Form:
     tolerated: frozenset[str] = frozenset()
     header: int = MAX_HEADER  # bytes at most
     kid: re.Pattern[str] = re.compile(r"[A-Za-z0-9_-]{1,64}")
+    proof: bool = False  # names are exactly those of a DPoP proof, which has no `kid`
 
 
 OWN = Form()
 """Tokens that this project makes."""
+
+DPOP = Form(header=2 * MAX_HEADER, proof=True)
+"""DPoP proofs (RFC 9449 section 4.2): `typ`, `alg` and a bare public `jwk`, and nothing else."""
 
 INTOLERABLE = frozenset({"crit", "b64", "zip", "apu", "apv", "p2s", "p2c"}) | _ENCRYPTED | _AGREED | _WRAPPED
 """Names that a foreign form cannot tolerate: they change what a token means, or have a meaning here."""
@@ -161,7 +173,7 @@ def gate(text: str, *, segments: frozenset[int], form: Form = OWN) -> Gated:
         elif rest == 1 or part[-1] not in (_LAST_OF_2 if rest == 2 else _LAST_OF_3):
             raise InvalidTokenError("gate.base64url")
     header = _known.get(parts[0])
-    if header is None or header.segments != count:
+    if header is None or header.segments != count or form.proof:
         header = _header(parts[0], count, form)
     members, alg, enc, kid, typ, cty, _ = header
     return Gated(text, parts, members, alg, enc, kid, typ, cty)
@@ -179,6 +191,8 @@ def remember(token: Gated) -> None:
 
 def _header(part: str, count: int, form: Form) -> _Header:
     members = _parsed(part, form)
+    if form.proof:
+        return _proof_header(members)
     alg, enc = members.get("alg"), members.get("enc") if count == 5 else ""
     names, further = _ENCRYPTED if count == 5 else _SIGNED, frozenset[str]()
     if count == 5 and type(alg) is str:
@@ -219,6 +233,20 @@ def _parsed(part: str, form: Form) -> dict[str, Any]:
     if end != len(text) or type(members) is not dict:
         raise InvalidTokenError("gate.header_json")
     return members
+
+
+def _proof_header(members: dict[str, Any]) -> _Header:
+    if members.keys() != _PROOF:
+        raise InvalidTokenError("gate.header_name")
+    alg, typ, jwk = members["alg"], members["typ"], members["jwk"]
+    if type(alg) is not str or not _ALGORITHM(alg) or type(typ) is not str or not _MEDIA_TYPE(typ):
+        raise InvalidTokenError("gate.header_form")
+    kty = jwk.get("kty") if type(jwk) is dict else None
+    if type(kty) is not str or jwk.keys() != _PUBLIC.get(kty):
+        raise InvalidTokenError("gate.header_value")
+    if not all(type(value) is str and value and _ENCODED(value) for name, value in jwk.items() if name != "crv"):
+        raise InvalidTokenError("gate.header_value")
+    return _Header(MappingProxyType(members), alg, "", "", _short(typ), "", 3)
 
 
 def _check_epk(epk: object) -> None:

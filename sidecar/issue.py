@@ -16,6 +16,7 @@ from sidecar.live import Issuing
 from sidecar.logs import get_logger
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb, Wanted
+from sidecar.possession import Bond
 from sidecar.profile import Profile
 
 _log = get_logger()
@@ -23,7 +24,10 @@ _log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a caller asks for. `ttl` in whole seconds, None: the profile's. `further`: a JSON object's text, or None."""
+    """What a caller asks for. `ttl` in whole seconds, None: the profile's. `further`: a JSON object's text, or None.
+
+    `bond`: the key that its presenter must prove to hold; None: whoever has the token may use it.
+    """
 
     profile: str
     subject: str
@@ -32,6 +36,7 @@ class Grant:
     client_id: str
     scopes: tuple[str, ...]
     further: bytes | None
+    bond: Bond | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +118,7 @@ class Issue:
             further=grant.further,
             token_id=token_id,
             now=self._keeper.now(),
+            bond=grant.bond,
         )
         self._warn_of_personal(claims, keys.profile)
         if self._policy.configured:

@@ -177,6 +177,16 @@ PROFILE = Section(
             Flag(), "Tokens that are signed alone are accepted whatever the date, and only counted.", "false"
         ),
         "audit_validations": Field(Flag(), "Accepted tokens are put on record too, each by itself.", "false"),
+        "proof_age": Field(
+            Duration(1, 300),
+            "How old a DPoP proof may be, beside leeway, with a token that is bound to a key.",
+            '"60s"',
+        ),
+        "proof_replay": Field(
+            Choice(("local",), later=("fleet",)),
+            "Who remembers DPoP proofs, so that none is taken twice. local: each sidecar those that it has seen.",
+            '"local"',
+        ),
         "published": Field(
             Flag(),
             f"Its public keys are in /.well-known/jwks.json; a successor is prepared {spell(PUBLISH_AHEAD)} ahead.",
@@ -187,7 +197,6 @@ PROFILE = Section(
         "refresh": "refresh tokens",
         "one_time": "one-time tokens",
         "revocation": "revocation of tokens",
-        "confirmation": "tokens bound to a key",
     },
 )
 CLAIMS = Section(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sidecar import claims as claims_
+from sidecar import claims as claims_, possession
 from sidecar.audit import Audit
 from sidecar.caller import Caller
 from sidecar.claims import Claims
@@ -23,27 +23,34 @@ from sidecar.keyring import Key, KeyUse, Settings
 from sidecar.live import Found, LiveKey
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb
+from sidecar.possession import Evidence, Proven
 from sidecar.profile import Format, Profile
+from sidecar.replay import Replay
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """A token, and what the caller demands of it: one of these audiences, one of these profiles, all of these scopes."""
+    """A token, and what the caller demands of it: one of these audiences, one of these profiles, all of these scopes.
+
+    `evidence`: what its presenter showed of the key that it may be bound to.
+    """
 
     token: str
     audiences: tuple[str, ...]
     profiles: tuple[str, ...]
     scopes: tuple[str, ...]
+    evidence: Evidence | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A token that is good now. `key_id` is that of the outermost layer."""
+    """A token that is good now. `key_id` is that of the outermost layer; `proven` None: it is bound to no key."""
 
     profile: str
     key_id: str
     ring_revision: int
     claims: Claims
+    proven: Proven | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,7 @@ class Validate:
         self._policy = policy
         self._audit = audit
         self._metrics = metrics
+        self._replay = Replay()
 
     async def __call__(self, caller: Caller, demand: Demand, request_id: str) -> Accepted:
         """What the token says, or the first error of the contract that applies."""
@@ -84,15 +92,28 @@ class Validate:
             opened = await self._open(demand, caller)
             found = opened.outer
             counted.profile = found.profile.name
+            now = self._keeper.now()
             claims = claims_.parse(opened.payload, foreign=found.profile.imported is not None)
             claims_.check(
                 claims,
                 issuer=found.profile.issuer,
                 settings=opened.settings,
                 audiences=demand.audiences,
-                required_scopes=demand.scopes,
-                now=self._keeper.now(),
+                now=now,
             )
+            proven = None
+            if claims.bound or demand.evidence is not None:
+                proven = possession.prove(
+                    claims.values.get("cnf"),
+                    demand.evidence,
+                    token=demand.token,
+                    now=now,
+                    max_age=found.profile.proof_age,
+                    leeway=opened.settings.leeway,
+                )
+            claims_.check_scopes(claims, demand.scopes)
+            if proven and proven.proof:  # last, for it is the only one with an effect
+                self._replay.take(found.profile.name, proven.proof, proven.until, now)
             if found.profile.audit_validations:
                 decision.quiet, decision.profile = False, found.profile.name
                 decision.facts = {
@@ -101,7 +122,7 @@ class Validate:
                     "token_id_hash": self._audit.hashed(claims.token_id),
                     "expire_time": claims.expire_time,
                 }
-            return Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims)
+            return Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims, proven)
 
     async def _open(self, demand: Demand, caller: Caller) -> _Opened:
         # By the token alone: what this sidecar has seen of the rings may be older than the profile's change to such tokens.

@@ -16,6 +16,7 @@ from sidecar.issue import Draft, Grant, Issued
 from sidecar.keeper import Changed
 from sidecar.keyring import KeyUse
 from sidecar.keys import Listed
+from sidecar.possession import Bond, Certificate, DpopProof, Evidence, Method, is_method, is_thumbprint, normal
 from sidecar.validate import Accepted, Demand
 
 EXACT = 2**53
@@ -25,6 +26,13 @@ WORDS = 256  # characters of a reason for the audit log
 _USES = {KeyUse.ENCRYPTION: keys_pb2.KEY_USE_ENCRYPTION, KeyUse.SIGNATURE: keys_pb2.KEY_USE_SIGNATURE}
 
 
+_THUMBPRINT_PROBLEM = "SHA-256 in base64url without padding: 43 characters"
+_CONFIRMATIONS = {
+    Method.DPOP: lambda text: pb.Confirmation(jwk_thumbprint_sha256=text),
+    Method.CERTIFICATE: lambda text: pb.Confirmation(certificate_thumbprint_sha256=text),
+}
+
+
 def later(field: str) -> Violation:
     """A set field whose feature does not exist yet is refused by name, never ignored."""
     return Violation(field, "not in this version; leave it unset")
@@ -32,7 +40,8 @@ def later(field: str) -> Violation:
 
 def grant(request: pb.IssueRequest) -> Grant:
     """An IssueRequest, unpacked."""
-    bad = [later(f) for f in ("confirmation",) if request.HasField(f)]
+    bad: list[Violation] = []
+    bond = _bond(request.confirmation, bad) if request.HasField("confirmation") else None
     if request.with_refresh_token:
         bad.append(later("with_refresh_token"))
     ttl: int | None = None
@@ -59,7 +68,42 @@ def grant(request: pb.IssueRequest) -> Grant:
         client_id=request.client_id,
         scopes=tuple(request.scopes),
         further=further,
+        bond=bond,
     )
+
+
+def _bond(confirmation: pb.Confirmation, bad: list[Violation]) -> Bond | None:
+    method = confirmation.WhichOneof("method")
+    if method is None:
+        bad.append(Violation("confirmation", "name what the token is bound to: one of its two thumbprints"))
+        return None
+    thumbprint = getattr(confirmation, method)
+    if not is_thumbprint(thumbprint):
+        bad.append(Violation(f"confirmation.{method}", _THUMBPRINT_PROBLEM))
+    return Bond(Method.DPOP if method == "jwk_thumbprint_sha256" else Method.CERTIFICATE, thumbprint)
+
+
+def _evidence(possession: pb.Possession, bad: list[Violation]) -> Evidence | None:
+    match possession.WhichOneof("proof"):
+        case "dpop":
+            dpop = possession.dpop
+            if not dpop.proof:
+                bad.append(Violation("possession.dpop.proof", "required: the value of the DPoP header"))
+            if not is_method(dpop.method):
+                bad.append(Violation("possession.dpop.method", "required: the method of the HTTP request"))
+            if normal(dpop.url) is None:
+                bad.append(
+                    Violation(
+                        "possession.dpop.url", "required: the http or https URL of the request, as its sender wrote it"
+                    )
+                )
+            return DpopProof(dpop.proof, dpop.method, dpop.url, dpop.nonce)
+        case "certificate_thumbprint_sha256":
+            if not is_thumbprint(possession.certificate_thumbprint_sha256):
+                bad.append(Violation("possession.certificate_thumbprint_sha256", _THUMBPRINT_PROBLEM))
+            return Certificate(possession.certificate_thumbprint_sha256)
+    bad.append(Violation("possession", "name the proof: dpop, or certificate_thumbprint_sha256"))
+    return None
 
 
 def demand(request: pb.ValidateRequest) -> Demand:
@@ -77,12 +121,9 @@ def demand(request: pb.ValidateRequest) -> Demand:
         )
     if not all(request.profiles):
         bad.append(Violation("profiles", "a profile's name is never empty"))
-    for field, given in (
-        ("possession", request.HasField("possession")),
-        ("min_revocation_revision", request.min_revocation_revision != 0),
-    ):
-        if given:
-            bad.append(later(field))
+    evidence = _evidence(request.possession, bad) if request.HasField("possession") else None
+    if request.min_revocation_revision:
+        bad.append(later("min_revocation_revision"))
     for field, values, most in (
         ("audiences", request.audiences, 64),
         ("profiles", request.profiles, 64),
@@ -100,6 +141,7 @@ def demand(request: pb.ValidateRequest) -> Demand:
         audiences=tuple(request.audiences),
         profiles=tuple(request.profiles) or ("default",),
         scopes=tuple(request.required_scopes),
+        evidence=evidence,
     )
 
 
@@ -141,6 +183,8 @@ def accepted(result: Accepted, *, with_claims: bool) -> pb.ValidateResponse:
         key_id=result.key_id,
         ring_revision=result.ring_revision,
     )
+    if result.proven:
+        response.confirmation.CopyFrom(_CONFIRMATIONS[result.proven.bond.method](result.proven.bond.thumbprint))
     if with_claims:
         response.claims.CopyFrom(view(claims.values))
     return response

@@ -178,18 +178,7 @@ def test_each_call_without_a_request_id_gets_one_of_its_own(app: Plane) -> None:
 @pytest.mark.parametrize(
     ("rpc", "request_", "field"),
     [
-        ("issue", pb.IssueRequest(**ISSUE, confirmation=pb.Confirmation()), "confirmation"),
-        (
-            "issue",
-            pb.IssueRequest(**ISSUE, confirmation=pb.Confirmation(jwk_thumbprint_sha256="A" * 43)),
-            "confirmation",
-        ),
         ("issue", pb.IssueRequest(**ISSUE, with_refresh_token=True), "with_refresh_token"),
-        (
-            "validate",
-            pb.ValidateRequest(token="t", audiences=["orders"], possession=pb.Possession()),
-            "possession",
-        ),
         (
             "validate",
             pb.ValidateRequest(token="t", audiences=["orders"], min_revocation_revision=1),

@@ -131,9 +131,9 @@ def _claims(data: bytes) -> None:
                     issuer=found.issuer,
                     settings=replace(SETTINGS, max_ttl=2**53),
                     audiences=found.audiences,
-                    required_scopes=found.scopes,
                     now=found.issue_time,
                 )
+                claims.check_scopes(found, found.scopes)
     _built(audiences=("orders",), further=data)
 
 

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from sidecar import claims
-from sidecar.errors import InvalidTokenError
+from sidecar.errors import InvalidTokenError, UnprovenPossessionError
 from sidecar.gate import JWE, JWS, Gated, gate
 from sidecar.jose import keys
 from sidecar.jose.encrypt import decrypt, encrypt
@@ -56,9 +56,10 @@ class Reader:
         if (inner.typ, inner.cty) != ("at+jwt", ""):
             raise InvalidTokenError("header.typ")
         found = claims.parse(verify(inner, self.signature.public()))
-        claims.check(
-            found, issuer=DEFAULT.issuer, settings=SETTINGS, audiences=["orders"], required_scopes=["read"], now=NOW
-        )
+        claims.check(found, issuer=DEFAULT.issuer, settings=SETTINGS, audiences=["orders"], now=NOW)
+        if found.bound:
+            raise UnprovenPossessionError
+        claims.check_scopes(found, ["read"])
         return found
 
 
