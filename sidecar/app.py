@@ -26,7 +26,7 @@ from sidecar.config import Config, Keys as KeysConfig
 from sidecar.data_keys import DamagedRingError
 from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
-from sidecar.errors import ChangedRingError, SidecarError, StaleStateError, UnavailableStoreError
+from sidecar.errors import ChangedRingError, Reason, SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
 from sidecar.gauges import Gauges
 from sidecar.http.server import Answer, HttpServer
@@ -285,13 +285,15 @@ class App:
         while True:
             await asyncio.sleep(DUTIES_EVERY)
             now = self.keeper.now()
-            for duty in self.duties.due(now):
+            for duty in (owed := self.duties.due(now)):
                 if now < retry_at.get(duty, 0.0):
                     continue
                 outcome = await self._duty(duty)
                 self.metrics.duties.labels(duty.kind, outcome).inc()
                 if outcome != "OK":
                     retry_at[duty] = now + CLAIM_SECONDS
+                if outcome == Reason.KMS_UNAVAILABLE.name:  # one asks for all: each would wait, and rotations behind it
+                    retry_at |= dict.fromkeys((other for other in owed if other.kind == "rekey"), now + CLAIM_SECONDS)
 
     async def _duty(self, duty: Duty) -> str:
         """Claim it, then do it; the outcome as the metric has it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from sidecar.config import Keys
+from sidecar.errors import UnavailableKmsError
 from sidecar.keyring import Role
 from sidecar.kms import file
 from sidecar.policy import Verb
@@ -54,10 +55,25 @@ async def _kubernetes(keys: Keys, clock: Clock, *, keeping: bool) -> Store:  # n
     return await KubernetesStore.open_in_cluster(*keys.secret, clock, account=keys.service_account)
 
 
-async def _file_kek(path: Path, store: Store, *, make: bool) -> Kms:
+async def _file_kek(place: str, keys: Keys, store: Store, *, make: bool) -> Kms:  # noqa: ARG001 - as every KMS
+    path = Path(place)
     return await (file.open_or_make(path, store) if make else asyncio.to_thread(file.FileKms, path))
 
 
+async def _aws_kek(place: str, keys: Keys, store: Store, *, make: bool) -> Kms:  # noqa: ARG001 - nobody makes a key there
+    def opened() -> Kms:  # in a thread: loading boto3 takes half a second
+        try:
+            from sidecar.kms.aws import AwsKms
+        except ImportError as error:
+            raise UnavailableKmsError(
+                f"awskms:{place} needs boto3, which is not installed ({error.name}): install tokensidecar-server[aws]"
+            ) from error
+        return AwsKms(place, region=keys.aws.get("region", ""), endpoint=keys.aws.get("endpoint", ""))
+
+    return await asyncio.to_thread(opened)
+
+
+KMSS: Mapping[str, Callable[..., Awaitable[Kms]]] = {"file": _file_kek, "awskms": _aws_kek}
 STORES: Mapping[str, Callable[..., Awaitable[Store]]] = {"sqlite": _sqlite, "file": _file, "kubernetes": _kubernetes}
 
 
@@ -68,7 +84,7 @@ async def open_store(keys: Keys, clock: Clock, *, keeping: bool) -> Store:
 
 async def open_further_kms(keys: Keys, store: Store) -> dict[Role, Kms]:
     """What else may open the data keys of each role. `UnavailableKmsError`."""
-    return {role: await _file_kek(keys.further_kek_path(role), store, make=False) for role in keys.further_keks}
+    return await _opened(keys.further_keks, keys, store, make=False)
 
 
 async def open_kms(keys: Keys, store: Store, *, may_make: bool = True) -> dict[Role, Kms]:
@@ -77,11 +93,22 @@ async def open_kms(keys: Keys, store: Store, *, may_make: bool = True) -> dict[R
     A key in a file is made only for a database, only by who has both roles, and only if it `may_make`. `UnavailableKmsError`.
     """
     make = may_make and store.private and len(keys.keks) == len(Role)
+    return await _opened(keys.keks, keys, store, make=make)
+
+
+async def open_former_kms(location: str, keys: Keys, store: Store) -> dict[Role, Kms]:
+    """That one key, a file or as a configuration names one, for every role that this process has. `UnavailableKmsError`."""
+    named = location if location.partition(":")[0] in KMSS else f"file:{location}"
+    return await _opened(dict.fromkeys(keys.keks, named), keys, store, make=False)
+
+
+async def _opened(named: Mapping[Role, str], keys: Keys, store: Store, *, make: bool) -> dict[Role, Kms]:
     opened: dict[str, Kms] = {}
-    for role, location in keys.keks.items():
+    for location in named.values():
         if location not in opened:
-            opened[location] = await _file_kek(keys.kek_path(role), store, make=make)
-    return {role: opened[location] for role, location in keys.keks.items()}
+            scheme, _, place = location.partition(":")
+            opened[location] = await KMSS[scheme](place, keys, store, make=make)
+    return {role: opened[location] for role, location in named.items()}
 
 
 def elsewhere(keys: Keys, *, writable: bool) -> dict[Verb, str]:

@@ -45,6 +45,7 @@ from sidecar.sections import (
     ROLES,
     TABLES,
     TABLES_LATER,
+    TABLES_WITHIN,
     Preset,
 )
 
@@ -59,6 +60,7 @@ class Keys:
     """Where rings are kept, what seals them, and what this process does with them. `refresh_interval` is in seconds.
 
     `keks`: the key-encryption key of each role that this process has. `mounted`: readers see the store as the kubelet's mount of a Secret.
+    `aws`: region and endpoint of AWS KMS, where they are not the key's own.
     """
 
     store: str
@@ -71,6 +73,7 @@ class Keys:
     service_account: Path = SERVICE_ACCOUNT
     further_keks: Mapping[Role, str] = field(default_factory=dict)
     engine: str = PREPARED
+    aws: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def scheme(self) -> str:
@@ -93,13 +96,10 @@ class Keys:
         """Whether no other machine, or pod, can read the store."""
         return self.scheme == "sqlite"
 
-    def kek_path(self, role: Role) -> Path:
-        """The file of that role's key-encryption key."""
-        return Path(self.keks[role].removeprefix("file:"))
-
-    def further_kek_path(self, role: Role) -> Path:
-        """The file of the one that may open that role's part too."""
-        return Path(self.further_keks[role].removeprefix("file:"))
+    def kek_files(self) -> tuple[Path, ...]:
+        """The files of the key-encryption keys that are files, further ones included, each once."""
+        named = dict.fromkeys((*self.keks.values(), *self.further_keks.values()))
+        return tuple(Path(kek.removeprefix("file:")) for kek in named if kek.startswith("file:"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,10 @@ class _Reader:
         if source is None:
             self._notes.append("no config file: the embedded defaults are in force")
         self._names("", tree, (*TABLES, "profiles", "policy"), TABLES_LATER)
-        tables = {name: self._table(name, tree.get(name, {}), section) for name, section in TABLES.items()}
+        tables = {
+            name: self._table(name, tree.get(name, {}), section, further=tuple(TABLES_WITHIN.get(name, ())))
+            for name, section in TABLES.items()
+        }
         listen = addresses.read(
             tables["listen"],
             self._env,
@@ -202,7 +205,7 @@ class _Reader:
             problem=self._problem,
             note=self._notes.append,
         )
-        keys = self._keys(tables["keys"], state_dir)
+        keys = self._keys(tables["keys"], state_dir, self._within("keys", tree))
         profiles = self._profiles(tree.get("profiles", {}), tables["keys"])
         level = self._from_env("TOKENSIDECAR_LOG_LEVEL", Choice(LOG_LEVELS), tables["log"].get("level", "info"))
         log_format = self._from_env("TOKENSIDECAR_LOG_FORMAT", Choice(LOG_FORMATS), tables["log"].get("format", "auto"))
@@ -264,6 +267,15 @@ class _Reader:
                 self._problem(f"{at}.{name}", str(error))
         return values
 
+    def _within(self, name: str, tree: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """The tables inside a table, read."""
+        table = tree.get(name, {})
+        found = table if isinstance(table, dict) else {}
+        return {
+            inner: self._table(f"{name}.{inner}", found.get(inner, {}), section)
+            for inner, section in TABLES_WITHIN[name].items()
+        }
+
     def _from_env(self, variable: str, kind: Kind, otherwise: Any) -> Any:
         given = self._env.get(variable)
         if not given:
@@ -276,7 +288,7 @@ class _Reader:
 
     # -- keys
 
-    def _keys(self, found: dict[str, Any], state_dir: Path) -> Keys:
+    def _keys(self, found: dict[str, Any], state_dir: Path, within: Mapping[str, dict[str, Any]]) -> Keys:
         store = found.get("store", f"sqlite:{state_dir}/state.db")
         kek = self._from_env("TOKENSIDECAR_KEK", KEYS.fields["kek"].kind, found.get("kek", f"file:{state_dir}/kek"))
         role = found.get("role", "both")
@@ -291,6 +303,7 @@ class _Reader:
             engine=found.get("engine", PREPARED),
             service_account=Path(found.get("service_account", SERVICE_ACCOUNT)),
             further_keks=self._further_keks(found.get("further_kek", {}), role),
+            aws=within["aws"],
         )
         if keys.in_cluster and keys.private and not keys.single_pod:
             self._notes.append(

@@ -455,8 +455,9 @@ class Keeper:
         Raises `UnavailableKmsError`, `UnavailableStoreError`, `StaleStateError` (rollback), `ChangedRingError` (others keep winning).
         """
         self._demand_writable()
+        # Before the lock: a KMS that is slow to say that it is away must not hold up rotations.
+        data_keys = await fresh_data_keys(self._kms, profile, self._store_id, self.now())
         async with self._changing:
-            data_keys = await fresh_data_keys(self._kms, profile, self._store_id, self.now())
             self.scrub_due = True
             changed = await self._change(
                 profile, "rekey", lambda ring, now: _Plan(ring.resealed(), (), now), data_keys=data_keys

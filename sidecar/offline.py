@@ -6,14 +6,13 @@ import asyncio
 import secrets
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import TextIO
 
 from sidecar import logs, process
 from sidecar.accept_rollback import AcceptRollback
 from sidecar.app import StartError, audit_salt, prepare_directories
 from sidecar.audit import Audit
-from sidecar.backends import Passive, open_further_kms, open_kms, open_store
+from sidecar.backends import Passive, open_former_kms, open_further_kms, open_kms, open_store
 from sidecar.caller import OPERATOR, SIDECAR
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
@@ -24,7 +23,6 @@ from sidecar.directories import UnsafeDirectoryError
 from sidecar.duties import Duties, Duty
 from sidecar.errors import SidecarError
 from sidecar.keeper import Changed, Keeper
-from sidecar.kms.file import FileKms
 from sidecar.pins import FILE, Pins
 from sidecar.policy import Policy
 from sidecar.ports import Store
@@ -94,7 +92,7 @@ def run(
 ) -> int:
     """Do the work on the store that is configured. `StartError`: something that a person can mend.
 
-    `keeping`: with write credentials for the store. `former_kek`: a file that opens what the configured keys do not. `may_make`: rings,
+    `keeping`: with write credentials for the store. `former_kek`: where a key is that opens what the configured ones do not. `may_make`: rings,
     and what they need, where there are none. `audit_to`: where records go; None: standard output.
     """
     logs.configure(config.log_level)
@@ -115,10 +113,9 @@ async def _run(
         prepare_directories(config)
     elif keys.scheme != "kubernetes" and not keys.store_path.exists():
         raise StartError(f"there is no store at {keys.store_path}")
-    former = dict.fromkeys(keys.keks, FileKms(Path(former_kek))) if former_kek else {}
     store = await open_store(keys, clock, keeping=keeping)
     try:
-        further = former or await open_further_kms(keys, store)
+        further = await (open_former_kms(former_kek, keys, store) if former_kek else open_further_kms(keys, store))
         kms, pins = await open_kms(keys, store, may_make=may_make), Pins(config.state_dir / FILE)
         keeper = Keeper(config.profiles, store, kms, clock, further_kms=further, pins=pins, allow_bootstrap=may_make)
         before = await store.revisions()

@@ -71,6 +71,8 @@ ADDRESS_TEXT = Text(
 _TOLERABLE = rf"(?!(?:{'|'.join(sorted(INTOLERABLE))})$)[A-Za-z0-9#._-]{{1,64}}"
 _TYPE_EXAMPLE = '{ tenant = "text" }'
 _PATH = r"/[^\x00-\x1f\x7f]+"
+_ARN = r"arn:aws[a-z-]{0,16}:kms:[a-z0-9-]{1,32}:[0-9]{12}:key/[A-Za-z0-9-]{1,64}"
+_LOOPBACK = r"127\.0\.0\.1|localhost|\[::1\]"
 _DNS = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 
 LISTEN = Section(
@@ -241,6 +243,11 @@ IMPORT = Section(
         ),
     }
 )
+_KEK = Location(
+    {"file": _PATH, "awskms": _ARN},
+    '"file:/absolute/path" or "awskms:arn:aws:kms:REGION:ACCOUNT:key/ID" (of a key: an alias can be moved to another one)',
+    later=("pkcs11", "vault"),
+)
 KEYS = Section(
     {
         "store": Field(
@@ -253,16 +260,12 @@ KEYS = Section(
             '"sqlite:<state>/state.db"',
         ),
         "kek": Field(
-            Locations(
-                Location({"file": _PATH}, '"file:/absolute/path"', later=("awskms", "pkcs11", "vault")), ROLES["both"]
-            ),
-            "The key-encryption key, which seals rings; or one for each role: { issue = …, open = … }. A role needs its own, a keeper both.",
+            Locations(_KEK, ROLES["both"]),
+            "The key-encryption key, which seals rings; or one for each role: { issue = …, open = … }. A role needs its own, a keeper both. file: a file. awskms: a key of AWS KMS, by its ARN.",
             '"file:<state>/kek"',
         ),
         "further_kek": Field(
-            Locations(
-                Location({"file": _PATH}, '"file:/absolute/path"', later=("awskms", "pkcs11", "vault")), ROLES["both"]
-            ),
+            Locations(_KEK, ROLES["both"]),
             "As keys.kek: one more that may open rings, and seals none. The next or the former one, while `rekey` goes from one to the other.",
         ),
         "settings_revision": Field(
@@ -299,6 +302,23 @@ KEYS = Section(
         ),
         "max_skew": Field(Duration(1, 30), "A clock further from the store's than this makes a sidecar stale.", '"5s"'),
         "refresh_interval": Field(Duration(1, 3600), "How often a sidecar looks for a new revision.", '"5s"'),
+    }
+)
+KEYS_AWS = Section(
+    {
+        "region": Field(
+            Text('a region such as "eu-central-1"', "[a-z0-9-]{1,32}"),
+            "Where AWS KMS is asked.",
+            "that of the key's ARN",
+        ),
+        "endpoint": Field(
+            Text(
+                'an address such as "https://vpce-1a2b.kms.eu-central-1.vpce.amazonaws.com"; http:// is for loopback alone',
+                rf"https://[A-Za-z0-9.\[\]:-]{{1,255}}/?|http://(?:{_LOOPBACK})(?::[0-9]{{1,5}})?/?",
+            ),
+            "Where AWS KMS is asked, if not at its public name: a VPC endpoint without private DNS, or another implementation of its API.",
+            "AWS's own",
+        ),
     }
 )
 AUDIT = Section(
@@ -344,6 +364,7 @@ LOG = Section(
     }
 )
 TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG}
+TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS}}
 TABLES_LATER = {
     "refresh": "refresh tokens",
     "envoy": "ext_authz",
@@ -357,6 +378,7 @@ SECTIONS: dict[str, Section] = {
     "profiles.NAME.claims": CLAIMS,
     "profiles.NAME.import": IMPORT,
     "keys": KEYS,
+    "keys.aws": KEYS_AWS,
     "policy.NAME": POLICY,
     "policy.NAME.issue": POLICY_ISSUE,
     "policy.NAME.VERB": POLICY_VERB,
@@ -399,6 +421,8 @@ def json_schema() -> JsonSchema:
         "additionalProperties": POLICY.schema(verbs),
     }
     tables: JsonSchema = {name: section.schema() for name, section in TABLES.items()}
+    for name, within in TABLES_WITHIN.items():
+        tables[name] = TABLES[name].schema({inner: section.schema() for inner, section in within.items()})
     tables |= {"listen": listen, "profiles": profiles, "policy": policies}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

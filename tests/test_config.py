@@ -14,6 +14,7 @@ from hypothesis import given, strategies as st
 
 from sidecar import config, directories
 from sidecar.addresses import Address
+from sidecar.cli.check import effective
 from sidecar.config import Config, ConfigError, load
 from sidecar.fields import Duration, spell
 from sidecar.jose import keys
@@ -118,7 +119,8 @@ def test_a_full_file_is_read(file: Path) -> None:
     unit = found.profiles["unit"]
     assert (unit.format, unit.sign, unit.max_staleness) == (Format.ENCRYPTED, "", 600)
     assert (found.keys.store_path, found.keys.refresh_interval) == (Path("/srv/ts/state.db"), 3)
-    assert {role: found.keys.kek_path(role) for role in found.keys.keks} == dict.fromkeys(Role, Path("/srv/ts/kek"))
+    assert found.keys.keks == dict.fromkeys(Role, "file:/srv/ts/kek")
+    assert found.keys.kek_files() == (Path("/srv/ts/kek"),)
     assert found.audit.required
     assert found.log_level == "warning"
 
@@ -240,9 +242,18 @@ def test_every_problem_is_reported_at_once(file: Path) -> None:
         ('[listen]\napp = [{ address = "127.0.0.1:1", mode = 0o600 }]', "listen.app[0]", "socket's"),
         ('[listen]\napp = [{ address = "127.0.0.1:1", caller = "unix:x" }]', "listen.app[0]", "begin with tcp:"),
         ("[listen]\ntls = true", "listen.tls", "not in this version"),
-        ('[keys]\nkek = "awskms:arn:x"', "keys.kek", "not in this version"),
+        ('[keys]\nkek = "awskms:arn:x"', "keys.kek", "awskms:arn:aws:kms:REGION:ACCOUNT:key/ID"),
+        ('[keys]\nkek = "awskms:arn:aws:kms:eu-west-1:123456789012:alias/mine"', "keys.kek", "alias can be moved"),
+        ('[keys]\nkek = "awskms:alias/mine"', "keys.kek", "alias can be moved"),
+        ('[keys]\nkek = "vault:transit/mine"', "keys.kek", "not in this version"),
+        ('[keys.aws]\nendpoint = "http://kms.example"', "keys.aws.endpoint", "for loopback alone"),
+        ('[keys.aws]\nendpoint = "http://127.0.0.1.example"', "keys.aws.endpoint", "for loopback alone"),
+        ('[keys.aws]\nendpoint = "https://user:secret@kms.example"', "keys.aws.endpoint", "an address such as"),
+        ('[keys.aws]\nregion = "Frankfurt"', "keys.aws.region", "eu-central-1"),
+        ('[keys.aws]\nprofile = "x"', "keys.aws.profile", "unknown key"),
+        ('[keys]\naws = "eu-west-1"', "keys.aws", "must be a table"),
         ('[keys]\nkek = { issue = "file:/a", close = "file:/b" }', "keys.kek", "issue and open"),
-        ('[keys]\nkek = { issue = "awskms:arn:x" }', "keys.kek", "not in this version"),
+        ('[keys]\nkek = { issue = "awskms:arn:x" }', "keys.kek", "an alias can be moved"),
         ('[keys]\nkek = { issue = "file:/a" }', "keys.kek.open", "required"),
         ('[keys]\nkek = { issue = "file:/a" }\nrole = "validator"', "keys.kek.open", "required"),
         ("[keys]\nkek = {}", "keys.kek", "issue and open"),
@@ -610,3 +621,22 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(directories.UnsafeDirectoryError, match=r"cannot make|in the way"):
         directories.make_private(tmp_path / "file" / "state")
+
+
+def test_keys_of_aws_are_read_and_printed_so_that_they_read_back(tmp_path: Path) -> None:
+    arn = "arn:aws:kms:eu-west-1:123456789012:key/0f3d1c5e-1111-2222-3333-444455556666"
+    text = f"""
+[keys]
+kek = {{ issue = "awskms:{arn}", open = "awskms:{arn[:-1]}7" }}
+further_kek = "file:/srv/ts/kek"
+[keys.aws]
+region = "eu-west-1"
+endpoint = "https://vpce-1.kms.eu-west-1.vpce.amazonaws.com"
+"""
+    (tmp_path / "config.toml").write_text(text)
+    found = load(str(tmp_path / "config.toml"), {}).keys
+    assert found.keks == {Role.ISSUE: f"awskms:{arn}", Role.OPEN: f"awskms:{arn[:-1]}7"}
+    assert found.kek_files() == (Path("/srv/ts/kek"),)
+    assert found.aws == {"region": "eu-west-1", "endpoint": "https://vpce-1.kms.eu-west-1.vpce.amazonaws.com"}
+    (tmp_path / "again.toml").write_text(effective(load(str(tmp_path / "config.toml"), {})))
+    assert load(str(tmp_path / "again.toml"), {}).keys == found

@@ -21,8 +21,9 @@ from sidecar.sections import HTTP_OFF, json_schema
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from sidecar.keyring import Role
     from sidecar.policy import Rule
     from sidecar.profile import Profile
 
@@ -88,7 +89,7 @@ def _directory_notes(config: Config) -> list[str]:
         [
             config.state_dir,
             *_store_directories(config.keys),
-            *(config.keys.kek_path(r).parent for r in config.keys.keks),
+            *(path.parent for path in config.keys.kek_files()),
         ],
         "keys",
     )
@@ -122,7 +123,8 @@ def effective(config: Config) -> str:
         "",
         "[keys]",
         f"store = {_toml(keys.store)}",
-        f"kek = {_kek(keys)}",
+        f"kek = {_locations(keys.keks)}",
+        *([f"further_kek = {_locations(keys.further_keks)}"] if keys.further_keks else []),
         f"role = {_toml(keys.role)}",
         *([f"service_account = {_toml(str(keys.service_account))}"] if keys.scheme == "kubernetes" else []),
         f"engine = {_toml(keys.engine)}",
@@ -132,6 +134,7 @@ def effective(config: Config) -> str:
         f'max_staleness = "{spell(staleness)}"',
         f'max_skew = "{spell(first.max_skew)}"',
         f'refresh_interval = "{spell(keys.refresh_interval)}"',
+        *(["", "[keys.aws]", *(f"{name} = {_toml(value)}" for name, value in keys.aws.items())] if keys.aws else []),
         *_policy(config.policy),
         "",
         "[audit]",
@@ -227,11 +230,11 @@ def _address(address: Address) -> str:
     return f"{{ address = {_toml(str(address))}{mode}{group}, caller = {_toml(address.caller)} }}"
 
 
-def _kek(keys: Keys) -> str:
+def _locations(keks: Mapping[Role, str]) -> str:
     """One text where one key serves every role of this process."""
-    if len(set(keys.keks.values())) == 1:  # also where there is one role
-        return _toml(next(iter(keys.keks.values())))
-    return f"{{ {', '.join(f'{role.value} = {_toml(kek)}' for role, kek in keys.keks.items())} }}"
+    if len(set(keks.values())) == 1:  # also where there is one role
+        return _toml(next(iter(keks.values())))
+    return f"{{ {', '.join(f'{role.value} = {_toml(kek)}' for role, kek in keks.items())} }}"
 
 
 def _toml(value: object) -> str:

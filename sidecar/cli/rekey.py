@@ -17,8 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", action="append", metavar="NAME", help="only this one; may be repeated")
     parser.add_argument(
         "--former-kek",
-        metavar="FILE",
-        help="the key-encryption key that the rings are still under, if it is neither keys.kek nor keys.further_kek",
+        metavar="KEK",
+        help="the key-encryption key (a file, or as keys.kek names it) that the rings are still under, if it is neither keys.kek nor keys.further_kek",
     )
     parser.add_argument(
         "--all", action="store_true", help="also rings whose data keys were renewed within the last hour"
