@@ -45,6 +45,7 @@ class Fleet:
         self.keys = dict(keys)
         self.profile = dict(profile)
         self._made: list[RunningSidecar] = []
+        self.keks = {part: f"file:{self.directory}/{part}" for part in PARTS["both"]}
         for part in PARTS["both"]:
             kek = self.directory / part
             kek.touch(mode=0o600)
@@ -52,7 +53,7 @@ class Fleet:
 
     def config(self, role: str, *, store: str = "", further: str = "", **keys: str) -> str:
         """What a process of that role is given: the names of its own keys, and of no others."""
-        keks = ", ".join(f'{part} = "file:{self.directory}/{part}"' for part in PARTS[role])
+        keks = ", ".join(f'{part} = "{self.keks[part]}"' for part in PARTS[role])
         times = "\n".join(f'{name} = "{value}"' for name, value in (self.keys | keys).items())
         profile = "\n".join(f'{name} = "{value}"' for name, value in self.profile.items())
         return (
