@@ -18,7 +18,7 @@ import uvloop
 from sidecar import __version__, directories, logs, process
 from sidecar.addresses import Address
 from sidecar.audit import Audit, Backlog
-from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store
+from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store, open_traces
 from sidecar.caller import SIDECAR, Plane
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
@@ -35,7 +35,7 @@ from sidecar.jose.keys import choose_engine
 from sidecar.keeper import Changed, Keeper
 from sidecar.keyring import KeyUse, Role
 from sidecar.keys import Keys
-from sidecar.metrics import Metrics
+from sidecar.metrics import Metrics, Port
 from sidecar.pins import FILE as PINS_FILE, Pins
 from sidecar.policy import Policy
 from sidecar.ports import Store
@@ -49,6 +49,8 @@ from sidecar.rpc.server import SERVICES, ListenError, Server
 from sidecar.rpc.servicers import Verbs
 from sidecar.sinks.file import FileSink, UnusableFileError
 from sidecar.sinks.stdout import StdoutSink
+from sidecar.timed import time_port
+from sidecar.traces import Traces, UnavailableTracesError
 from sidecar.validate import Validate
 
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
@@ -86,6 +88,7 @@ class App:
         self._http: HttpServer | None = None
         self._file_sink: FileSink | None = None
         self._reload: Reload | None = None
+        self._traces: Traces | None = None
         self._keys: Keys | None = None
         self._heard: float | None = None  # store time of a keeper's last write, where the store tells
         self._ready = "starting"  # why not ready; empty when ready
@@ -97,10 +100,13 @@ class App:
         prepare_directories(config, (*self._app_addresses, *config.listen.admin))
         self.metrics = Metrics((*config.profiles, *config.imported), __version__)
         choose_engine(config.keys.engine)
+        self._traces = open_traces(config.traces)
         self.store = await self._opened_store(clock)
+        time_port(Port.STORE, (self.store,), self.metrics, self._traces)
         failpoint("start.store_made")
         kms, pins = await open_kms(config.keys, self.store), Pins(config.state_dir / PINS_FILE)
         further = await open_further_kms(config.keys, self.store)
+        time_port(Port.KMS, (*kms.values(), *further.values()), self.metrics, self._traces)
         self.keeper = Keeper(config.profiles, self.store, kms, clock, further_kms=further, pins=pins)
         await self.keeper.start()
         spread = random.random()  # noqa: S311 - to be apart from other keepers
@@ -159,7 +165,7 @@ class App:
             self._reloading = asyncio.create_task(self._reload())
 
     async def _listen(self, verbs: Verbs) -> None:
-        listen, boundary = self.config.listen, Boundary(self.metrics, self._policy, self._audit)
+        listen, boundary = self.config.listen, Boundary(self.metrics, self._policy, self._audit, self._traces)
         for plane, addresses in ((Plane.APP, self._app_addresses), (Plane.ADMIN, listen.admin)):
             for address in addresses:
                 server = Server(plane, address, verbs, boundary, self.health)
@@ -230,6 +236,8 @@ class App:
             await self._file_sink.close()
         if hasattr(self, "store"):
             await self.store.close()
+        if self._traces:
+            await self._traces.close()
 
     # -- loops
 
@@ -471,5 +479,12 @@ def run(config: Config, *, keeping: bool = False) -> int:
         _log.warning("process.not_hardened", problems=failed)
     try:
         return uvloop.run(_run(config, keeping=keeping))
-    except (SidecarError, DamagedRingError, ListenError, UnusableFileError, directories.UnsafeDirectoryError) as error:
+    except (
+        SidecarError,
+        DamagedRingError,
+        ListenError,
+        UnusableFileError,
+        UnavailableTracesError,
+        directories.UnsafeDirectoryError,
+    ) as error:
         raise StartError(str(error)) from error

@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from sidecar.config import Keys
+from sidecar import __version__
+from sidecar.config import Keys, Traces as TracesConfig
 from sidecar.errors import UnavailableKmsError
 from sidecar.keyring import Role
 from sidecar.kms import file
 from sidecar.policy import Verb
 from sidecar.ports import Clock, Kms, Store
+from sidecar.traces import Traces, UnavailableTracesError
 
 
 @runtime_checkable
@@ -109,6 +111,19 @@ async def _opened(named: Mapping[Role, str], keys: Keys, store: Store, *, make: 
             scheme, _, place = location.partition(":")
             opened[location] = await KMSS[scheme](place, keys, store, make=make)
     return {role: opened[location] for role, location in named.items()}
+
+
+def open_traces(config: TracesConfig) -> Traces | None:
+    """Where spans go; None: nowhere, as configured. `UnavailableTracesError`: the extra is not installed."""
+    if not config.endpoint:
+        return None
+    try:
+        from sidecar.otel.spans import OtelTraces
+    except ModuleNotFoundError as error:
+        raise UnavailableTracesError(
+            f"traces.endpoint needs the extra otel, and {error.name} is not installed: pip install 'tokensidecar-server[otel]'"
+        ) from error
+    return OtelTraces(config.endpoint, config.ratio, __version__)
 
 
 def elsewhere(keys: Keys, *, writable: bool) -> dict[Verb, str]:

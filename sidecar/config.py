@@ -116,6 +116,14 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True)
+class Traces:
+    """Where spans go (empty: nowhere, and there are none), and how many of those begun here."""
+
+    endpoint: str = ""
+    ratio: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that a server is built from. `source` None: no file; `notes` are what serve says at its start, a sentence each.
 
@@ -136,6 +144,7 @@ class Config:
     policy: tuple[Rule, ...] = ()
     imported: Mapping[str, Profile] = field(default_factory=dict)
     digest: str = field(default="", compare=False)
+    traces: Traces = Traces()
 
 
 class ConfigError(Exception):
@@ -223,6 +232,7 @@ class _Reader:
             imported={name: profile for name, profile in profiles.items() if profile.imported is not None},
             keys=keys,
             audit=Audit(**tables["audit"]),
+            traces=Traces(**tables["traces"]),
             log_level=level,
             log_format=log_format,
             runtime_dir=runtime_dir,

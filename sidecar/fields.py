@@ -169,6 +169,21 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A number from 0 to 1."""
+
+    def read(self, value: object) -> float:
+        """The number."""
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise ValueError("must be a number from 0 to 1")
+        return float(value)
+
+    def schema(self) -> JsonSchema:
+        """A number."""
+        return {"type": "number", "minimum": 0, "maximum": 1}
+
+
+@dataclass(frozen=True, slots=True)
 class Duration:
     """Whole seconds, minutes, hours or days, as text ("5m"); returned in seconds. The limits are seconds, both included."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum
 from types import TracebackType
 from typing import Self
 
@@ -19,7 +20,15 @@ from sidecar.policy import Verb
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # a second series for every series, that nobody asked for
 
+_PORT_BUCKETS = (0.001, 0.0025, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0)
 _BUCKETS = (0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+
+class Port(Enum):
+    """Whom the sidecar asks; the value is part of its metrics' names."""
+
+    STORE = "store"
+    KMS = "kms"
 
 
 class TokenCount:
@@ -99,6 +108,16 @@ class Metrics:
         Gauge(
             "tokensidecar_build_info", "Always 1; the version is a label.", ["version"], registry=self.registry
         ).labels(version).set(1)
+        self._port_seconds = {port: self._of_port(port) for port in Port}
+        self._port_errors = {
+            port: Counter(
+                f"tokensidecar_{port.value}_errors",
+                f"Operations of the {port.value} that failed, by reason.",
+                ["operation", "reason"],
+                registry=self.registry,
+            )
+            for port in Port
+        }
         self._call_children: dict[tuple[str, str, str], Counter] = {}
         self._second_children: dict[str, Histogram] = {}
         self._token_children: dict[tuple[str, Verb, str], Counter] = {}
@@ -116,13 +135,32 @@ class Metrics:
         timer.observe(seconds)
         return seconds
 
+    def _of_port(self, port: Port) -> Histogram:
+        return Histogram(
+            f"tokensidecar_{port.value}_duration_seconds",
+            f"Time that operations of the {port.value} took.",
+            ["operation"],
+            buckets=_PORT_BUCKETS,
+            registry=self.registry,
+        )
+
+    def asked(self, port: Port, operation: str, reason: str, seconds: float) -> None:
+        """Count one operation of a port. `reason` is empty where it did not fail."""
+        self._port_seconds[port].labels(operation).observe(seconds)
+        if reason:
+            self._port_errors[port].labels(operation, reason).inc()
+
+    def known(self, profile: str) -> str:
+        """The profile if it is configured, else nothing: what callers send is no label."""
+        return profile if profile in self._profiles else ""
+
     def token(self, verb: Verb, profile: str, *, quiet: bool = False) -> TokenCount:
         """A block around one token. `quiet`: an OK is not counted."""
         return TokenCount(self, verb, profile, quiet)
 
     def count_token(self, profile: str, verb: Verb, outcome: str) -> None:
         """Count one token. A profile that is not configured counts as none: labels are not for callers to fill."""
-        key = (profile if profile in self._profiles else "", verb, outcome)
+        key = (self.known(profile), verb, outcome)
         child = self._token_children.get(key)
         if child is None:
             child = self._token_children[key] = self._tokens.labels(key[0], verb.value, outcome)

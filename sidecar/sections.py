@@ -19,6 +19,7 @@ from sidecar.fields import (
     Locations,
     Moment,
     Section,
+    Share,
     Text,
     Texts,
     Whole,
@@ -363,7 +364,22 @@ LOG = Section(
         "format": Field(Choice(LOG_FORMATS), "auto: text on a terminal, else json.", '"auto"'),
     }
 )
-TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG}
+TRACES = Section(
+    {
+        "endpoint": Field(
+            Text(
+                "a collector such as http://127.0.0.1:4317, or https://…",
+                r"https?://(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}",
+            ),
+            "Where spans are sent: OTLP over gRPC. Needs the extra `otel`.",
+            "no traces",
+        ),
+        "ratio": Field(
+            Share(), "The share of traces begun here that is recorded. Whoever began another has decided.", "1.0"
+        ),
+    }
+)
+TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG, "traces": TRACES}
 TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS}}
 TABLES_LATER = {
     "refresh": "refresh tokens",
@@ -384,6 +400,7 @@ SECTIONS: dict[str, Section] = {
     "policy.NAME.VERB": POLICY_VERB,
     "audit": AUDIT,
     "log": LOG,
+    "traces": TRACES,
 }
 """Every section, by the name that the reference table gives it."""
 VARIABLES = {

@@ -33,6 +33,7 @@ from sidecar.logs import frames, get_logger
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb
 from sidecar.rpc.status import CODES, REQUEST_ID_KEY, trailers
+from sidecar.traces import Traces
 
 UNARY_BYTES = 64 * 1024
 BATCH_BYTES = 1024 * 1024
@@ -80,10 +81,11 @@ class Call(Generic[RequestT]):
 class Boundary:
     """Shared by all servers of the process, so that admission and metrics see all calls."""
 
-    def __init__(self, metrics: Metrics, policy: Policy, audit: Audit) -> None:
+    def __init__(self, metrics: Metrics, policy: Policy, audit: Audit, traces: Traces | None = None) -> None:
         self._metrics = metrics
         self._policy = policy
         self._audit = audit
+        self._traces = traces
         self._in_work = 0
         self._quota = _Quota(REJECTIONS_LOGGED)
 
@@ -101,7 +103,7 @@ class Boundary:
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         """A handler that takes and gives bytes. `items` says how many tokens a request is about, or refuses it."""
         method = f"{service}/{name}"
-        audit, policy = self._audit, self._policy
+        audit, policy, traces = self._audit, self._policy, self._traces
 
         async def handle(data: bytes, context: Context) -> bytes:
             started = time.perf_counter()
@@ -163,13 +165,23 @@ class Boundary:
                     code, reason = error.reason.code.name, error.reason.name
                 seconds = self._metrics.call(method, code, reason, started)
                 self._line(name, method, code, reason, caller, request_id, seconds)
+                if traces is not None:
+                    named = self._metrics.known(profile)
+                    traces.answered(code, reason, caller=caller.name, profile=named, request_id=request_id)
             if error is None:
                 await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the deadline passed before the work began")
                 raise AssertionError  # abort always raises; mypy cannot know
             await context.abort(CODES[error.reason.code], error.message, trailers(error, request_id))
             raise AssertionError
 
-        return grpc.unary_unary_rpc_method_handler(handle)
+        if traces is None:
+            return grpc.unary_unary_rpc_method_handler(handle)
+
+        async def traced(data: bytes, context: Context) -> bytes:
+            with traces.call(method, context.invocation_metadata() or ()):
+                return await handle(data, context)
+
+        return grpc.unary_unary_rpc_method_handler(traced)
 
     def _line(
         self, name: str, method: str, code: str, reason: str, caller: Caller, request_id: str, seconds: float

@@ -1,0 +1,1 @@
+"""Door to OpenTelemetry, imported only where traces are configured."""
