@@ -24,6 +24,7 @@ from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
 from sidecar.config import Config, Keys as KeysConfig
 from sidecar.data_keys import DamagedRingError
+from sidecar.denylist import Denylist
 from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
 from sidecar.errors import ChangedRingError, Reason, SidecarError, StaleStateError, UnavailableStoreError
@@ -38,9 +39,10 @@ from sidecar.keys import Keys
 from sidecar.metrics import Metrics, Port
 from sidecar.pins import FILE as PINS_FILE, Pins
 from sidecar.policy import Policy
-from sidecar.ports import Store
+from sidecar.ports import Ledger, Store
 from sidecar.rekey import Rekey
 from sidecar.reload import Reload
+from sidecar.revoke import Revoke
 from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
 from sidecar.rpc.boundary import Boundary
@@ -56,6 +58,8 @@ from sidecar.validate import Validate
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
 DUTIES_EVERY = 1.0  # seconds between looks at what is due
 _DONE = {"rotate": "ring.rotated", "destroy": "keys.destroyed", "rekey": "ring.rekeyed"}
+FORGET_SECONDS = 60.0  # between looks at what the ledger may forget
+FORGOTTEN_AT_ONCE = 500
 SALT_BYTES = 32
 HEARTBEAT_SECONDS = 300.0  # between a keeper's writes of the time; a kubelet renews every mount for each
 KEEPER_WAIT_STEP = 0.5  # seconds
@@ -107,7 +111,9 @@ class App:
         kms, pins = await open_kms(config.keys, self.store), Pins(config.state_dir / PINS_FILE)
         further = await open_further_kms(config.keys, self.store)
         time_port(Port.KMS, (*kms.values(), *further.values()), self.metrics, self._traces)
-        self.keeper = Keeper(config.profiles, self.store, kms, clock, further_kms=further, pins=pins)
+        self._ledger = ledger = self.store if isinstance(self.store, Ledger) else None
+        denylist = Denylist(ledger) if ledger else None
+        self.keeper = Keeper(config.profiles, self.store, kms, clock, further_kms=further, pins=pins, denylist=denylist)
         await self.keeper.start()
         spread = random.random()  # noqa: S311 - to be apart from other keepers
         self.duties = Duties(self.keeper, self.store, holder=secrets.token_hex(8), spread=spread)
@@ -136,9 +142,13 @@ class App:
         self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
         self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
         self._rekey = Rekey(self.keeper, self._audit, self._commits)
+        validate = Validate(self.keeper, policy, self._audit, self.metrics, config.imported)
         verbs = self.verbs = Verbs(
             issue=Issue(self.keeper, policy, self._audit, self.metrics),
-            validate=Validate(self.keeper, policy, self._audit, self.metrics, config.imported),
+            validate=validate,
+            revoke=Revoke(self.keeper, ledger, denylist, validate, policy, self._audit, self._commits)
+            if ledger and denylist
+            else None,
             rotate=self._rotate,
             revoke_keys=RevokeKeys(self.keeper, policy, self._audit, self._commits, mounted=config.keys.mounted),
             keys=Keys(self.keeper, policy, self._audit),
@@ -151,6 +161,7 @@ class App:
         self._loops = [
             asyncio.create_task(self._refreshing()),
             asyncio.create_task(self._doing_duties()),
+            *([asyncio.create_task(self._forgetting(ledger))] if ledger else []),
             *([asyncio.create_task(self._reload.watch())] if config.source else []),
         ]
         if self._keeping and isinstance(self.store, Passive):
@@ -286,6 +297,20 @@ class App:
             except SidecarError as error:
                 _log.warning("heartbeat.failed", reason=error.reason.name, problem=error.message)
             await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _forgetting(self, ledger: Ledger) -> None:
+        """Have the ledger delete what is past its time, a little at once."""
+        while True:
+            await asyncio.sleep(FORGET_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            try:
+                gone = FORGOTTEN_AT_ONCE
+                while gone >= FORGOTTEN_AT_ONCE:
+                    gone = await ledger.forget(FORGOTTEN_AT_ONCE)
+            except SidecarError as error:
+                _log.warning("ledger.not_swept", reason=error.reason.name, problem=error.message)
+            except Exception as error:  # noqa: BLE001
+                # A loop that died would let the ledger grow for ever.
+                _log.error("ledger.not_swept", error_type=type(error).__name__, frames=logs.frames(error))
 
     async def _doing_duties(self) -> None:
         """Do what is due. A duty that failed, or that another keeper does, is looked at again a minute later."""

@@ -39,6 +39,8 @@ FIELDS = {
     "key_id": "key that the token was made with or opened by",
     "key_ids": "keys that the change names",
     "ring_revision": "revision of the ring after the change",
+    "revocation_revision": "revision at which the revocation is held",
+    "issued_before": "of a revoked subject: tokens with `iat` up to then end, in seconds since the epoch",
     "subject_hash": "HMAC-SHA-256 of `sub` under this instance's salt, 32 hexadecimal digits",
     "token_id_hash": "the same of `jti`",
     "expire_time": "`exp` of the issued token, in seconds since the epoch",

@@ -14,6 +14,7 @@ from sidecar.keyring import Role
 from sidecar.kms import file
 from sidecar.policy import Verb
 from sidecar.ports import Clock, Kms, Store
+from sidecar.sections import LEDGERS
 from sidecar.traces import Traces, UnavailableTracesError
 
 
@@ -137,6 +138,7 @@ def elsewhere(keys: Keys, *, writable: bool) -> dict[Verb, str]:
         found[Verb.VALIDATE] = (
             'this sidecar is an issuer and cannot open tokens; Validate is served where keys.role is "validator" or "both"'
         )
+        found[Verb.REVOKE] = found[Verb.VALIDATE].replace("Validate", "Revoke")
     if not writable:
         written = f"the Secret that is mounted at {keys.store_path}" if keys.mounted else keys.store
         keeper = (
@@ -146,4 +148,10 @@ def elsewhere(keys: Keys, *, writable: bool) -> dict[Verb, str]:
         )
         found[Verb.ROTATE] = f"this sidecar changes no keys; Rotate is served {keeper}"
         found[Verb.REVOKE_KEYS] = f"this sidecar changes no keys; RevokeKeys is served {keeper}"
+    if keys.scheme not in LEDGERS:
+        for verb in (Verb.REVOKE, Verb.REFRESH, Verb.REVOKE_SUBJECT, Verb.REVOKE_TOKEN_ID):
+            found[verb] = (
+                f"no token can be taken back here: {keys.store} holds keys alone; that takes a store that every sidecar writes "
+                f"(keys.store: {' or '.join(LEDGERS)})"
+            )
     return found

@@ -127,6 +127,13 @@ class MismatchedAudienceError(SidecarError):
     message = "the token is for another audience"
 
 
+class RevokedTokenError(SidecarError):
+    """The token is genuine, and it, its subject or its refresh family has been revoked."""
+
+    reason = Reason.TOKEN_REVOKED
+    message = "the token has been revoked"
+
+
 class UnprovenPossessionError(SidecarError):
     """The token is bound to a key (`cnf`), and possession of it was not proven."""
 
@@ -139,6 +146,30 @@ class MissingScopeError(SidecarError):
 
     reason = Reason.TOKEN_SCOPE_MISSING
     message = "the token lacks a required scope"
+
+
+class ConsumedTokenError(SidecarError):
+    """A one-time token that has been used."""
+
+    reason = Reason.TOKEN_ALREADY_CONSUMED
+    message = "the token is good once, and has been used"
+
+
+class ReusedRefreshError(SidecarError):
+    """A spent refresh token was presented again: its family is revoked."""
+
+    reason = Reason.REFRESH_REUSED
+    message = "the refresh token was used before; all tokens that came from its login are revoked"
+
+
+class RevokedSubjectError(SidecarError):
+    """The subject's tokens have just been revoked: a new one could not be told from an old one yet."""
+
+    reason = Reason.SUBJECT_REVOKED
+    message = "the subject's tokens have just been revoked; new ones are issued a moment later"
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(stage="denylist.subject", retry_after=retry_after)
 
 
 class DeniedCallerError(SidecarError):

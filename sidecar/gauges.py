@@ -34,6 +34,11 @@ class Gauges:
             silence = max(self.keeper.now() - heard, 0.0)
             yield "tokensidecar_keeper_silence_seconds", "Since a keeper last wrote here.", {}, silence
         yield from self._of_audit()
+        if (denylist := self.keeper.denylist) is not None:
+            held = "Revocations in memory, of tokens, subjects and families."
+            yield "tokensidecar_revocations_held", held, {}, float(denylist.held)
+            seen = "Revocations up to this revision are obeyed here."
+            yield "tokensidecar_revocation_revision", seen, {}, float(denylist.revision)
         for name in self.keeper.profiles:
             yield from self._of_profile(name)
         for name in self.keeper.rings():

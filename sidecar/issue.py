@@ -8,7 +8,7 @@ from sidecar import claims as claims_
 from sidecar.audit import Audit
 from sidecar.caller import Caller
 from sidecar.claims import Claims
-from sidecar.errors import InvalidRequestError, Violation
+from sidecar.errors import InvalidRequestError, RevokedSubjectError, Violation
 from sidecar.jose import encrypt, sign
 from sidecar.keeper import Keeper
 from sidecar.keyring import Settings
@@ -16,6 +16,7 @@ from sidecar.live import Issuing
 from sidecar.logs import get_logger
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb, Wanted
+from sidecar.ports import Ended
 from sidecar.possession import Bond
 from sidecar.profile import Profile
 
@@ -123,6 +124,7 @@ class Issue:
         self._warn_of_personal(claims, keys.profile)
         if self._policy.configured:
             self._policy.check_grant(caller, grant.profile, _wanted(claims))
+        self._refuse_revoked(claims, keys.profile.name)
         for key in (keys.encryption, keys.signature):
             if key and key.facts.destroy_time is not None:
                 settings = key.facts.settings
@@ -140,6 +142,14 @@ class Issue:
                 )
             )
         return draft
+
+    def _refuse_revoked(self, claims: Claims, profile: str) -> None:
+        """`RevokedSubjectError`: the token would be taken for one of those that have just been revoked."""
+        denylist = self._keeper.denylist
+        if denylist is not None and denylist.held:
+            before = denylist.before(Ended.SUBJECT, profile, claims.subject)
+            if claims.issue_time <= before:
+                raise RevokedSubjectError(before + 1 - self._keeper.now())
 
     def _warn_of_personal(self, claims: Claims, profile: Profile) -> None:
         """Once for each name, and never with the value: whoever lists the claim means it."""

@@ -42,12 +42,13 @@ from sidecar.keyring import PUBLISH_AHEAD, Key, KeyState, KeyUse, Proposal, Ring
 from sidecar.live import Found, Issuing, Live
 from sidecar.logs import get_logger
 from sidecar.pins import Pin, Pins
-from sidecar.ports import Document
+from sidecar.ports import REVOCATIONS, Document
 from sidecar.sealing import Opened, open_ring, seal_ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from sidecar.denylist import Denylist
     from sidecar.jose.keys import Material
     from sidecar.ports import Clock, Kms, Store
     from sidecar.profile import Profile
@@ -97,12 +98,14 @@ class Keeper:
         *,
         further_kms: Mapping[Role, Kms] | None = None,
         pins: Pins | None = None,
+        denylist: Denylist | None = None,
         allow_bootstrap: bool = True,
     ) -> None:
         """Touches nothing; `start` does.
 
         `kms` wraps each role's data keys; a process has the roles that are named there and no other. `further_kms` opens what `kms` does
         not: the former key-encryption keys, or the next ones, while `rekey` goes from one to the other. `pins` None: in memory only.
+        `denylist` is kept as new as the rings; None: the store has no ledger.
         Without `allow_bootstrap` not even a keeper makes a ring where there is none.
         """
         self.profiles = profiles
@@ -113,6 +116,8 @@ class Keeper:
         self._allow_bootstrap = allow_bootstrap
         self._store_id = ""
         self._pins = pins or Pins(None)
+        self.denylist = denylist
+        self._listed: _Reading | None = None  # when the read began that the denylist is as new as
         self._live: dict[str, Live] = {}
         self._read: dict[str, _Reading] = {}
         self._loaded: dict[str, float] = {}  # by profile: when the whole document was looked at, by the boot-time clock
@@ -132,6 +137,7 @@ class Keeper:
         """
         self._store_id = await self._store.store_id()
         await self._load_pins()
+        await self._take_in_revocations(await self._reading())
         for name in self.profiles:
             reading = await self._reading()
             opened, pin = await self._load(name), self._pins.rings.get(name)
@@ -176,8 +182,8 @@ class Keeper:
         return self._clock.wall() - self.now()
 
     def staleness(self, profile: str) -> float:
-        """Seconds since the start of the last successful read of this profile's ring."""
-        if (reading := self._read.get(profile)) is None:
+        """Seconds since the start of the last successful read of this profile's ring, and of the revocations."""
+        if (reading := self._read_of(profile)) is None:
             return math.inf
         return max(self._clock.boot() - reading.boot, self._clock.wall() - reading.wall, 0.0)
 
@@ -191,7 +197,7 @@ class Keeper:
 
     def _fresh_now(self, profile: str) -> float:
         """Store time, if this sidecar may answer for the profile now; each clock is read once. Raises `StaleStateError`."""
-        live, reading = self._live.get(profile), self._read.get(profile)
+        live, reading = self._live.get(profile), self._read_of(profile)
         boot, wall = self._clock.boot(), self._clock.wall()
         now = self._offset + boot
         if profile in self._alarms:
@@ -208,6 +214,11 @@ class Keeper:
         if not max(boot - reading.boot, wall - reading.wall) <= live.max_staleness:
             raise StaleStateError
         return now
+
+    def _read_of(self, profile: str) -> _Reading | None:
+        """The older of what the ring and the revocations were read by."""
+        reading, listed = self._read.get(profile), self._listed
+        return listed if reading and listed and listed.boot < reading.boot else reading
 
     # Reading: memory only
 
@@ -299,6 +310,22 @@ class Keeper:
         settings = [key.settings for key in self._opened(profile).ring.keys]
         return self.now() + max(s.max_staleness for s in settings) + 2 * max(s.max_skew for s in settings)
 
+    def lifetime(self, profile: str) -> int:
+        """Seconds from a token's `iat` within which it can be accepted anywhere, whichever of the ring's keys made it."""
+        settings = [key.settings for key in self._opened(profile).ring.keys]
+        return max(math.ceil(s.max_ttl + s.leeway + 2 * s.max_skew) for s in settings)
+
+    async def reach(self, revision: int) -> None:
+        """Return once the revocations up to this revision are held; the store is asked, if need be. `StaleStateError`: they are not."""
+        came = self._clock.boot()
+        for _ in range(2):  # the one under way may have begun before that revision was
+            if self.denylist is None or self.denylist.revision >= revision or self._refreshed >= came:
+                break
+            with contextlib.suppress(SidecarError):
+                await self._refresh_once()
+        if self.denylist is None or self.denylist.revision < revision:
+            raise StaleStateError("this sidecar does not hold the revocations up to that revision")
+
     def _opened(self, profile: str) -> Opened:
         if (live := self._live.get(profile)) is None:
             raise StaleStateError(_no_ring(profile))
@@ -336,6 +363,7 @@ class Keeper:
         before = {name: self._live.get(name) for name in self.profiles}
         pins = dict(self._pins.rings)
         revisions = await self._store.revisions()
+        await self._take_in_revocations(reading, revisions)
         problems: list[SidecarError] = []
         for name, live in before.items():
             try:
@@ -348,6 +376,15 @@ class Keeper:
         await self._write_pins()
         if problems:
             raise problems[0]
+
+    async def _take_in_revocations(self, reading: _Reading, revisions: Mapping[str, int] | None = None) -> None:
+        """Before the rings: if they cannot be read, this sidecar grows stale as by a ring that cannot."""
+        if self.denylist is None:
+            return
+        if revisions is None or revisions.get(REVOCATIONS, 0) != self.denylist.revision:
+            await self.denylist.catch_up()
+        self.denylist.sweep(self.now())
+        self._listed = reading
 
     async def _take_in(self, name: str, stored: int, before: Live | None, pin: Pin | None, reading: _Reading) -> None:
         """Look at the stored revision, and take the ring in if it is not the one that was live when the read began."""

@@ -56,6 +56,8 @@ PUBLISH_AHEAD = 1800  # seconds, of profiles whose JWKS others cache
 MOUNT_SECONDS = 180  # in which a kubelet renews the mount of a Secret; keys are prepared at least so long ahead there
 ROLES = {"issuer": ("issue",), "validator": ("open",), "both": ("issue", "open")}
 """The roles of each word of keys.role, as keys.kek names them."""
+LEDGERS = ("sqlite", "postgresql")
+"""The kinds of store that remember tokens: revoked, consumed and refreshed ones."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "text")
 HTTP_OFF = "off"

@@ -13,7 +13,8 @@ from sidecar import claims as claims_, possession
 from sidecar.audit import Audit
 from sidecar.caller import Caller
 from sidecar.claims import Claims
-from sidecar.errors import InvalidTokenError
+from sidecar.denylist import Denylist
+from sidecar.errors import InvalidTokenError, RevokedTokenError
 from sidecar.gate import JWE, JWS, OWN, Form, Gated, foreign, gate, remember
 from sidecar.jose.encrypt import decrypt
 from sidecar.jose.sign import verify
@@ -32,7 +33,7 @@ from sidecar.replay import Replay
 class Demand:
     """A token, and what the caller demands of it: one of these audiences, one of these profiles, all of these scopes.
 
-    `evidence`: what its presenter showed of the key that it may be bound to.
+    `evidence`: what its presenter showed of the key that it may be bound to. `min_revision`: the revocations up to there must be held.
     """
 
     token: str
@@ -40,17 +41,22 @@ class Demand:
     profiles: tuple[str, ...]
     scopes: tuple[str, ...]
     evidence: Evidence | None = None
+    min_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A token that is good now. `key_id` is that of the outermost layer; `proven` None: it is bound to no key."""
+    """A token that is good now. `key_id` is that of the outermost layer; `proven` None: it is bound to no key.
+
+    `revocation_revision`: all revocations up to there were held; 0: there are none.
+    """
 
     profile: str
     key_id: str
     ring_revision: int
     claims: Claims
     proven: Proven | None = None
+    revocation_revision: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,10 @@ class Validate:
         ):
             for profile in demand.profiles:
                 self._policy.check(caller, Verb.VALIDATE, profile)
+            if demand.min_revision:
+                await self._keeper.reach(demand.min_revision)
+            denylist = self._keeper.denylist
+            revision = denylist.revision if denylist else 0  # before the look-up: what is taken in meanwhile only adds
             opened = await self._open(demand, caller)
             found = opened.outer
             counted.profile = found.profile.name
@@ -101,6 +111,8 @@ class Validate:
                 audiences=demand.audiences,
                 now=now,
             )
+            if denylist and denylist.held and revoked(denylist, found.profile.name, claims):
+                raise RevokedTokenError
             proven = None
             if claims.bound or demand.evidence is not None:
                 proven = possession.prove(
@@ -122,7 +134,15 @@ class Validate:
                     "token_id_hash": self._audit.hashed(claims.token_id),
                     "expire_time": claims.expire_time,
                 }
-            return Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims, proven)
+            return Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims, proven, revision)
+
+    async def genuine(self, caller: Caller, token: str, profiles: tuple[str, ...]) -> tuple[str, Claims]:
+        """The profile and the claims of a token of ours, whether it is good by now or not. `InvalidTokenError`: it is none of these profiles'."""
+        opened = await self._open(Demand(token, (), profiles, ()), caller)
+        profile, claims = opened.outer.profile, claims_.parse(opened.payload)
+        if claims.issuer != profile.issuer:
+            raise InvalidTokenError("claims.issuer")
+        return profile.name, claims
 
     async def _open(self, demand: Demand, caller: Caller) -> _Opened:
         # By the token alone: what this sidecar has seen of the rings may be older than the profile's change to such tokens.
@@ -213,6 +233,18 @@ class Validate:
         imported = found.profile.imported
         if layer.cty or layer.typ not in (imported.typs if imported else (found.key.facts.settings.typ,)):
             raise InvalidTokenError("header.typ")
+
+
+def revoked(denylist: Denylist, profile: str, claims: Claims) -> bool:
+    """Whether the token is, by its id, its subject or its family."""
+    family = claims.values.get("sid")
+    return denylist.revoked(
+        profile,
+        token_id=claims.token_id,
+        subject=claims.subject,
+        family=family if isinstance(family, str) else "",
+        issued=claims.issue_time,
+    )
 
 
 class _Imported:

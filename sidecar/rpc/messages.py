@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from math import isfinite
+from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from tokensidecar.v1 import keys_pb2, token_service_pb2 as pb
@@ -17,10 +19,12 @@ from sidecar.keeper import Changed
 from sidecar.keyring import KeyUse
 from sidecar.keys import Listed
 from sidecar.possession import Bond, Certificate, DpopProof, Evidence, Method, is_method, is_thumbprint, normal
+from sidecar.revoke import Held
 from sidecar.validate import Accepted, Demand
 
 EXACT = 2**53
 TOKEN_BYTES = 16 * 1024
+YEAR_10000 = 253_402_300_800
 WORDS = 256  # characters of a reason for the audit log
 
 _USES = {KeyUse.ENCRYPTION: keys_pb2.KEY_USE_ENCRYPTION, KeyUse.SIGNATURE: keys_pb2.KEY_USE_SIGNATURE}
@@ -122,8 +126,6 @@ def demand(request: pb.ValidateRequest) -> Demand:
     if not all(request.profiles):
         bad.append(Violation("profiles", "a profile's name is never empty"))
     evidence = _evidence(request.possession, bad) if request.HasField("possession") else None
-    if request.min_revocation_revision:
-        bad.append(later("min_revocation_revision"))
     for field, values, most in (
         ("audiences", request.audiences, 64),
         ("profiles", request.profiles, 64),
@@ -142,6 +144,7 @@ def demand(request: pb.ValidateRequest) -> Demand:
         profiles=tuple(request.profiles) or ("default",),
         scopes=tuple(request.required_scopes),
         evidence=evidence,
+        min_revision=request.min_revocation_revision,
     )
 
 
@@ -182,6 +185,7 @@ def accepted(result: Accepted, *, with_claims: bool) -> pb.ValidateResponse:
         claims_json=claims.payload.decode(),
         key_id=result.key_id,
         ring_revision=result.ring_revision,
+        revocation_revision=result.revocation_revision,
     )
     if result.proven:
         response.confirmation.CopyFrom(_CONFIRMATIONS[result.proven.bond.method](result.proven.bond.thumbprint))
@@ -239,6 +243,21 @@ def key(listed: Listed) -> keys_pb2.Key:
 def keys(listed: Iterable[Listed]) -> list[keys_pb2.Key]:
     """Several of them."""
     return [key(one) for one in listed]
+
+
+def held(held_: Held) -> dict[str, Any]:
+    """The answer to each kind of revocation."""
+    return {"revocation_revision": held_.revision, "effective_time": timestamp(held_.effective_time)}
+
+
+def moment(field: str, request: Message) -> float | None:
+    """A time of a request, in seconds since the epoch; None: it is unset."""
+    if not request.HasField(field):
+        return None
+    given: Timestamp = getattr(request, field)
+    if not (0 <= given.seconds < YEAR_10000 and 0 <= given.nanos < 1_000_000_000):
+        raise InvalidRequestError(Violation(field, "must be a time from 1970 to 9999"))
+    return given.seconds + given.nanos / 1e9
 
 
 def rotated(changed: Changed, listed: Iterable[Listed]) -> pb.RotateResponse:

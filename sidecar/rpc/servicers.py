@@ -16,11 +16,13 @@ import grpc
 from google.protobuf.message import Message
 from tokensidecar.v1 import admin_service_pb2 as admin, token_service_pb2 as pb
 
+from sidecar.claims import MAX_TEXT
 from sidecar.errors import InvalidRequestError, SidecarError, UnimplementedError, Violation
 from sidecar.issue import Draft, Issue
 from sidecar.keyring import KeyUse
 from sidecar.keys import Keys
 from sidecar.policy import Verb
+from sidecar.revoke import Revoke
 from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
 from sidecar.rpc import messages
@@ -35,6 +37,7 @@ _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+VerbT = TypeVar("VerbT")
 
 TOKEN_SERVICE = pb.DESCRIPTOR.services_by_name["TokenService"].full_name
 ADMIN_SERVICE = admin.DESCRIPTOR.services_by_name["AdminService"].full_name
@@ -42,11 +45,12 @@ ADMIN_SERVICE = admin.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 @dataclass(frozen=True, slots=True)
 class Verbs:
-    """Everything that the services can ask for."""
+    """Everything that the services can ask for. `revoke` None: the store has no ledger, and policy has said so before."""
 
     issue: Issue
     validate: Validate
     rotate: Rotate
+    revoke: Revoke | None
     revoke_keys: RevokeKeys
     keys: Keys
     fresh_id: Callable[[], str]
@@ -66,7 +70,7 @@ def token_service(verbs: Verbs, boundary: Boundary, door: Door) -> grpc.GenericR
             "BatchIssue": batch("BatchIssue", Verb.ISSUE, pb.BatchIssueRequest, service.batch_issue),
             "BatchValidate": batch("BatchValidate", Verb.VALIDATE, pb.BatchValidateRequest, service.batch_validate),
             "Refresh": wrap("Refresh", Verb.REFRESH, pb.RefreshRequest, _not_yet),
-            "Revoke": wrap("Revoke", Verb.REVOKE, pb.RevokeRequest, _not_yet),
+            "Revoke": wrap("Revoke", Verb.REVOKE, pb.RevokeRequest, service.revoke),
             "Rotate": wrap("Rotate", Verb.ROTATE, pb.RotateRequest, service.rotate),
             "GetJwks": wrap("GetJwks", Verb.GET_JWKS, pb.GetJwksRequest, service.get_jwks),
         },
@@ -82,8 +86,12 @@ def admin_service(verbs: Verbs, boundary: Boundary, door: Door) -> grpc.GenericR
         {
             "ListKeys": wrap("ListKeys", Verb.LIST_KEYS, admin.ListKeysRequest, service.list_keys),
             "RevokeKeys": wrap("RevokeKeys", Verb.REVOKE_KEYS, admin.RevokeKeysRequest, service.revoke_keys),
-            "RevokeSubject": wrap("RevokeSubject", Verb.REVOKE_SUBJECT, admin.RevokeSubjectRequest, _not_yet),
-            "RevokeTokenId": wrap("RevokeTokenId", Verb.REVOKE_TOKEN_ID, admin.RevokeTokenIdRequest, _not_yet),
+            "RevokeSubject": wrap(
+                "RevokeSubject", Verb.REVOKE_SUBJECT, admin.RevokeSubjectRequest, service.revoke_subject
+            ),
+            "RevokeTokenId": wrap(
+                "RevokeTokenId", Verb.REVOKE_TOKEN_ID, admin.RevokeTokenIdRequest, service.revoke_token_id
+            ),
         },
     )
 
@@ -151,6 +159,18 @@ class _TokenServicer:
             )
         return response
 
+    async def revoke(self, call: Call[pb.RevokeRequest]) -> pb.RevokeResponse:
+        if not call.request.token:
+            raise InvalidRequestError(Violation("token", "required: the token to revoke"))
+        held = await _served(self._verbs.revoke).presented(
+            call.caller,
+            call.request.token,
+            why=messages.words("reason", call.request.reason),
+            request_id=call.request_id,
+            alive=call.alive,
+        )
+        return pb.RevokeResponse(**messages.held(held))
+
     async def rotate(self, call: Call[pb.RotateRequest]) -> pb.RotateResponse:
         request = call.request
         profile = request.profile or "default"
@@ -215,6 +235,51 @@ class _AdminServicer:
             ring_revision=revoked.changed.revision,
             effective_time=messages.timestamp(revoked.effective_time),
         )
+
+    async def revoke_subject(self, call: Call[admin.RevokeSubjectRequest]) -> admin.RevokeSubjectResponse:
+        request = call.request
+        _require(profile=request.profile, subject=request.subject)
+        held = await _served(self._verbs.revoke).subject(
+            call.caller,
+            request.profile,
+            request.subject,
+            messages.moment("issued_before", request),
+            why=messages.words("reason", request.reason),
+            request_id=call.request_id,
+            alive=call.alive,
+        )
+        return admin.RevokeSubjectResponse(**messages.held(held))
+
+    async def revoke_token_id(self, call: Call[admin.RevokeTokenIdRequest]) -> admin.RevokeTokenIdResponse:
+        request = call.request
+        _require(profile=request.profile, token_id=request.token_id)
+        held = await _served(self._verbs.revoke).token_id(
+            call.caller,
+            request.profile,
+            request.token_id,
+            messages.moment("expire_time", request),
+            why=messages.words("reason", request.reason),
+            request_id=call.request_id,
+            alive=call.alive,
+        )
+        return admin.RevokeTokenIdResponse(**messages.held(held))
+
+
+def _served(verb: VerbT | None) -> VerbT:
+    if verb is None:
+        raise UnimplementedError
+    return verb
+
+
+def _require(**fields: str) -> None:
+    """Of an operator: nothing falls upon a default by omission, and no name is longer than one can be."""
+    bad = [
+        Violation(name, f"required: 1 to {MAX_TEXT} characters")
+        for name, value in fields.items()
+        if not 1 <= len(value) <= MAX_TEXT
+    ]
+    if bad:
+        raise InvalidRequestError(*bad)
 
 
 def _count(items: int) -> int:

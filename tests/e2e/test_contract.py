@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-from tokensidecar.v1 import admin_service_pb2 as admin_pb, errors_pb2, keys_pb2, token_service_pb2 as pb
+from tokensidecar.v1 import errors_pb2, keys_pb2, token_service_pb2 as pb
 
 from sidecar.errors import Code, Reason
 from sidecar.keyring import KeyState, KeyUse
@@ -179,11 +178,6 @@ def test_each_call_without_a_request_id_gets_one_of_its_own(app: Plane) -> None:
     ("rpc", "request_", "field"),
     [
         ("issue", pb.IssueRequest(**ISSUE, with_refresh_token=True), "with_refresh_token"),
-        (
-            "validate",
-            pb.ValidateRequest(token="t", audiences=["orders"], min_revocation_revision=1),
-            "min_revocation_revision",
-        ),
         ("rotate", pb.RotateRequest(key_use=keys_pb2.KEY_USE_REFRESH), "key_use"),
         ("rotate", pb.RotateRequest(key_use=99), "key_use"),
         ("get_jwks", pb.GetJwksRequest(key_use=keys_pb2.KEY_USE_REFRESH), "key_use"),
@@ -203,20 +197,12 @@ def test_fields_of_later_work_left_at_their_defaults_are_no_demand(app: Plane) -
     assert answer.refresh_token == ""
     assert not answer.HasField("refresh_expire_time")
     accepted = app.accepts(answer.token, min_revocation_revision=0, request_id="any")
-    assert accepted.revocation_revision == 0
     assert not accepted.HasField("confirmation")
 
 
-def test_calls_of_later_work_are_not_implemented(app: Plane, admin: Plane) -> None:
-    subject = admin_pb.RevokeSubjectRequest(profile="default", subject="u", issued_before=Timestamp(seconds=1))
-    for rpc, request in (
-        (app.refresh, pb.RefreshRequest(refresh_token="t")),
-        (app.revoke, pb.RevokeRequest(token="t")),
-        (admin.revoke_subject, subject),
-        (admin.revoke_token_id, admin_pb.RevokeTokenIdRequest(profile="default", token_id="t")),
-    ):
-        refusal = refused(rpc, request)
-        assert (refusal.code, refusal.reason) == ("UNIMPLEMENTED", "NOT_IMPLEMENTED")
+def test_calls_of_later_work_are_not_implemented(app: Plane) -> None:
+    refusal = refused(app.refresh, pb.RefreshRequest(refresh_token="t"))
+    assert (refusal.code, refusal.reason) == ("UNIMPLEMENTED", "NOT_IMPLEMENTED")
 
 
 def test_an_unknown_method_carries_no_reason(app: Plane) -> None:
