@@ -2,7 +2,7 @@
 
 Rules (keys.md):
  1. Store time goes on by the boot-time clock from the last successful read. A wall clock that is further from it than `max_skew` makes
-    the sidecar stale and changes nothing.
+    the sidecar stale, and it changes nothing but what is compromised.
  2. State age counts from the start of the last successful read, by both clocks, whichever says older.
  3. A revision that steps back, a ring that vanishes or a store of another id is a rollback (see `pins`): stale, also from the start on,
     until the newest document is back or the rollback is accepted.
@@ -170,6 +170,13 @@ class Keeper:
     def _demand_writable(self) -> None:
         if not self.writable:
             raise DeniedCallerError("this sidecar changes no keys: a keeper does", stage="keeper.role")
+
+    def _demand_clock(self, profile: str, what: str) -> None:
+        """Where the store's time is a keeper's, one that starts with its clock behind reckons with the time of the last write."""
+        if abs(self.skew()) > self._live[profile].max_skew:
+            raise StaleStateError(
+                f"this machine's clock is {abs(self.skew()):.0f} s {'ahead of' if self.skew() > 0 else 'behind'} the store's, too far to {what}"
+            )
 
     # Time
 
@@ -404,13 +411,15 @@ class Keeper:
     async def rotate(self, profile: str, uses: tuple[KeyUse, ...] | None, *, expected: int, request_id: str) -> Changed:
         """Successors for these uses (None: all). `expected` 0: at any revision.
 
-        Raises `ChangedRingError`, `InvalidRequestError`, `UnavailableStoreError`, `UnavailableKmsError`, `StaleStateError` (rollback).
+        Raises `ChangedRingError`, `InvalidRequestError`, `UnavailableStoreError`, `UnavailableKmsError`, `StaleStateError` (rollback, or this
+        machine's clock is not that of the store).
         """
         self._demand_writable()
 
         def rule(ring: Ring, now: float, *, alone: bool) -> _Plan | Changed:
             if first := ring.answer_to(request_id):
                 return Changed(ring, first.activate_time, first.revision)
+            self._demand_clock(profile, "rotate")
             proposed = {each.use: each for each in ring.proposed(configured, alone=alone)}
             latest = ring.latest()
             # One key of a format makes no token: all of the next one come together, whichever was due or asked for.
@@ -471,8 +480,7 @@ class Keeper:
         def rule(ring: Ring, now: float) -> _Plan | Changed:
             if not ring.destroyable(now):
                 return Changed(ring, now, ring.revision)
-            if abs(self.skew()) > self._live[profile].max_skew:
-                raise StaleStateError("this machine's clock is too far from the store's to destroy keys")
+            self._demand_clock(profile, "destroy keys")
             return _Plan(ring.pruned(now), (), now)
 
         async with self._changing:

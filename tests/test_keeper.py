@@ -400,6 +400,24 @@ async def test_nothing_is_destroyed_while_the_clock_is_off(world: World) -> None
     assert await keeper.destroy("default") is not None
 
 
+@pytest.mark.parametrize("jump", [6, -3600])
+async def test_keys_are_not_rotated_by_a_clock_that_is_off_but_what_is_compromised_is_ended(
+    world: World, jump: float
+) -> None:
+    keeper = await world.keeper()
+    world.clock.set_wall(jump)
+    with pytest.raises(StaleStateError, match=r"clock is \d+ s (ahead of|behind) the store's"):
+        await _rotate(keeper)
+    assert world.disk.documents["default"].revision == 1
+    compromised = keeper.rings()["default"].active(SIGN, START)
+    assert compromised
+    await keeper.compromise("default", frozenset({compromised.key_id}))
+    assert _state(keeper, compromised.key_id) is KeyState.COMPROMISED
+    world.clock.set_wall(-jump)
+    await _rotate(keeper)
+    assert world.disk.documents["default"].revision == 3
+
+
 async def test_rotation_is_due_by_age_for_each_use(world: World) -> None:
     keeper = await world.keeper()
     world.clock.pass_time(86400 - 1)
