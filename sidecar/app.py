@@ -29,7 +29,7 @@ from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
 from sidecar.errors import ChangedRingError, Reason, SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
-from sidecar.gauges import Gauges
+from sidecar.gauges import SOMETIMES, Gauges
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
 from sidecar.jose.keys import choose_engine
@@ -124,9 +124,8 @@ class App:
             salt=audit_salt(config.state_dir),
             now=clock.wall,
         )
-        self.metrics.watch(
-            Gauges(self.keeper, self._audit, self._backlog, lambda: not self._ready, lambda: self._heard)
-        )
+        gauges = Gauges(self.keeper, self._audit, self._backlog, lambda: not self._ready, lambda: self._heard)
+        self.metrics.watch(gauges, SOMETIMES)
         self._commits = Commits()
         served = {
             Plane.APP: "a sidecar's; this is a keeper" if self._keeping else ", ".join(map(str, config.listen.app)),

@@ -11,6 +11,12 @@ from sidecar.keeper import Keeper
 
 Reading = tuple[str, str, dict[str, str], float]
 """Name, help, labels, value."""
+_SILENCE, _DESTRUCTION = "tokensidecar_keeper_silence_seconds", "tokensidecar_destruction_due_seconds"
+SOMETIMES = {
+    _SILENCE: "Since a keeper last wrote here; where one does.",
+    _DESTRUCTION: "Until the next retired key dies; where there is one.",
+}
+"""Those that may have no value, and what they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class Gauges:
         yield "tokensidecar_clock_skew_seconds", "This machine's clock less the store's.", {}, self.keeper.skew()
         if (heard := self.heard()) is not None:
             silence = max(self.keeper.now() - heard, 0.0)
-            yield "tokensidecar_keeper_silence_seconds", "Since a keeper last wrote here.", {}, silence
+            yield _SILENCE, SOMETIMES[_SILENCE], {}, silence
         yield from self._of_audit()
         if (denylist := self.keeper.denylist) is not None:
             held = "Revocations in memory, of tokens, subjects and families."
@@ -80,9 +86,4 @@ class Gauges:
                 yield "tokensidecar_rotation_due_seconds", "Until the next scheduled rotation.", by_use, due - now
             ends = [key.destroy_time for key in ring.keys if key.use is use and key.destroy_time is not None]
             if ends:
-                yield (
-                    "tokensidecar_destruction_due_seconds",
-                    "Until the next retired key dies.",
-                    by_use,
-                    min(ends) - now,
-                )
+                yield _DESTRUCTION, SOMETIMES[_DESTRUCTION], by_use, min(ends) - now
