@@ -9,17 +9,34 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from sidecar.sections import ADDRESS, ADDRESS_TEXT, HTTP_OFF, LISTEN
+from sidecar.caller import Identified, Plane
+from sidecar.sections import ADDRESS, ADDRESS_TEXT, HTTP_OFF, LISTEN, TLS
 
 SOCKET_PATH_MAX = 107  # bytes: sun_path less its NUL
+
+_NAMED_BY = {Identified.CERTIFICATE: "their certificates", Identified.SERVICE_ACCOUNT: "their service account tokens"}
 
 Table = Callable[..., dict[str, Any]]
 Problem = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """The files of a TLS address, and whom client certificates may name. `client_ca` None: no client certificate is asked for."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    trust_domain: str = ""
+    dns_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens. `caller` is the name that whoever calls through it has; `mode` and `group` are a socket file's."""
+    """Where a server listens. `caller` is the name that whoever calls through it has; empty: certificates or service accounts name them.
+
+    `mode` and `group` are a socket file's. `guard`: the metadata key that each call must carry; empty: none.
+    """
 
     kind: Literal["unix", "tcp"]
     path: str = ""
@@ -28,6 +45,9 @@ class Address:
     caller: str = ""
     mode: int = 0o660
     group: str | None = None
+    tls: Tls | None = None
+    service_accounts: bool = False
+    guard: str = ""
 
     def __str__(self) -> str:
         """A gRPC target."""
@@ -40,6 +60,24 @@ class Address:
         """Whether only this machine (in a pod: this pod) can reach it."""
         return self.kind == "unix" or ipaddress.ip_address(self.host).is_loopback
 
+    @property
+    def identified(self) -> Identified:
+        """What tells callers apart here."""
+        if self.service_accounts:
+            return Identified.SERVICE_ACCOUNT
+        return Identified.CERTIFICATE if self.tls else Identified.ADDRESS
+
+    def may_have(self, caller: str) -> bool:
+        """Whether somebody of this name, or of this pattern, could call here."""
+        scheme, _, rest = caller.partition(":")
+        if self.service_accounts:
+            return scheme == "k8s"
+        if not self.tls:
+            return caller == self.caller
+        if scheme == "spiffe":
+            return bool(self.tls.trust_domain) and rest.split("/")[2] == self.tls.trust_domain
+        return scheme == "dns" and rest in self.tls.dns_names
+
 
 @dataclass(frozen=True, slots=True)
 class Listen:
@@ -50,6 +88,11 @@ class Listen:
     http: Address | None
     allow_http_beyond_loopback: bool = False
     allow_plaintext_tcp: bool = False
+
+    def planes_of(self, caller: str) -> tuple[Plane, ...]:
+        """The planes on which somebody of this name could call; none: nobody has it."""
+        planes = ((Plane.APP, self.app), (Plane.ADMIN, self.admin))
+        return tuple(plane for plane, addresses in planes if any(address.may_have(caller) for address in addresses))
 
 
 def read(
@@ -124,7 +167,7 @@ class _Reader:
                 self._problem(key, str(error))
                 return None
         else:
-            values = self._table(key, found, ADDRESS)
+            values = self._table(key, found, ADDRESS, further=("tls",))
             if "address" not in values:
                 return None
         text = values["address"]
@@ -145,6 +188,22 @@ class _Reader:
             if "mode" in values or "group" in values:
                 self._problem(key, "mode and group are a socket's; this address is TCP")
             address = Address("tcp", host=host, port=int(port), caller=f"tcp:{plane}")
+            if isinstance(found, dict):
+                address = self._identifying(key, address, values, found)
+        return self._named(key, address, values, found)
+
+    def _named(self, key: str, address: Address, values: dict[str, Any], found: object) -> Address:
+        if address.kind == "unix":
+            for name in ("tls", "service_accounts", "guard"):
+                if isinstance(found, dict) and found.get(name):
+                    self._problem(f"{key}.{name}", "is for TCP; a socket is its caller's identity")
+        if address.identified is not Identified.ADDRESS:
+            if "caller" in values:
+                self._problem(
+                    f"{key}.caller",
+                    f"is not for this address: its callers are named by {_NAMED_BY[address.identified]}",
+                )
+            return replace(address, caller="")
         caller = values.get("caller", address.caller)
         if not caller.startswith(f"{address.kind}:"):
             self._problem(key, f"the caller's name must begin with {address.kind}:")
@@ -160,23 +219,59 @@ class _Reader:
             )
         return address
 
+    def _identifying(self, key: str, address: Address, values: dict[str, Any], found: dict[str, Any]) -> Address:
+        """With what tells callers apart on this TCP address."""
+        by_token = values.get("service_accounts", False)
+        address = replace(address, service_accounts=by_token, guard=values.get("guard", ""))
+        if "tls" not in found:
+            return address
+        table = found["tls"] if isinstance(found["tls"], dict) else {}
+        given = self._table(f"{key}.tls", found["tls"], TLS)
+        # What could not be read is a problem already; the rest is judged by what the file has.
+        files = {name: Path(given.get(name, "/")) for name in ("certificate", "key", "client_ca") if name in table}
+        tls = Tls(
+            **{"certificate": Path("/"), "key": Path("/"), **files},
+            trust_domain=given.get("trust_domain", ""),
+            dns_names=given.get("dns_names", ()),
+        )
+        named = [name for name in ("trust_domain", "dns_names") if name in table]
+        if by_token and (tls.client_ca or named):
+            self._problem(
+                f"{key}.tls.client_ca",
+                "and service_accounts would name a caller twice; give each an address of its own",
+            )
+        elif not by_token and tls.client_ca is None:
+            self._problem(
+                f"{key}.tls.client_ca",
+                "is required, unless service_accounts = true: nothing else tells callers apart here",
+            )
+        elif not by_token and not named:
+            self._problem(
+                f"{key}.tls.trust_domain", "is required, unless dns_names says which certificates name a caller"
+            )
+        return replace(address, tls=tls)
+
     def _check_reach(self, listen: Listen, http_key: str) -> None:
         for address in listen.app:
-            if not address.local and not listen.allow_plaintext_tcp:
+            self._check_token_reach("app", address)
+            if address.local or address.identified is not Identified.ADDRESS:
+                continue
+            if not listen.allow_plaintext_tcp:
                 self._problem(
                     "listen.app",
-                    f"{address} is beyond loopback: tokens would cross the network readable; listen.allow_plaintext_tcp = true accepts that",
+                    f"{address} is beyond loopback: tokens would cross the network readable; give it tls, or accept that by "
+                    "listen.allow_plaintext_tcp = true",
                 )
-            elif not address.local:
+            else:
                 self._note(
                     f"the app plane listens beyond loopback on {address}, in plaintext: who can reach it can issue tokens"
                 )
         for address in listen.admin:
+            self._check_token_reach("admin", address)
+            if address.identified is not Identified.ADDRESS:
+                continue
             if not address.local:
-                self._problem(
-                    "listen.admin",
-                    f"{address} is beyond loopback, where the admin plane needs mutual TLS: not in this version",
-                )
+                self._problem("listen.admin", f"{address} is beyond loopback, where the admin plane needs tls")
             elif address.kind == "tcp":
                 self._note(
                     f"the admin plane listens on TCP {address}: every process on this machine (in a pod: every container) can rotate keys"
@@ -185,6 +280,13 @@ class _Reader:
             self._problem(
                 http_key,
                 f"{listen.http} is beyond loopback: others could read metrics and readiness; listen.allow_http_beyond_loopback = true accepts that",
+            )
+
+    def _check_token_reach(self, plane: str, address: Address) -> None:
+        if address.service_accounts and not address.tls and not address.local:
+            self._problem(
+                f"listen.{plane}",
+                f"{address} is beyond loopback: service account tokens would cross the network readable; give it tls",
             )
 
     def _check_different(self, listen: Listen) -> None:

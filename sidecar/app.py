@@ -10,7 +10,7 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import uvloop
@@ -20,6 +20,7 @@ from sidecar.addresses import Address
 from sidecar.audit import Audit, Backlog
 from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store, open_traces
 from sidecar.caller import SIDECAR, Plane
+from sidecar.certificates import UnusableCertificateError
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
 from sidecar.config import Config, Keys as KeysConfig
@@ -29,7 +30,8 @@ from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
 from sidecar.errors import ChangedRingError, Reason, SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
-from sidecar.gauges import SOMETIMES, Gauges
+from sidecar.gauges import Gauges, Reading
+from sidecar.http.key_set import KeySet, UnusableKeySetError
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
 from sidecar.jose.keys import choose_engine
@@ -47,8 +49,11 @@ from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
 from sidecar.rpc.boundary import Boundary
 from sidecar.rpc.health import Health
+from sidecar.rpc.peer import door
 from sidecar.rpc.server import SERVICES, ListenError, Server
 from sidecar.rpc.servicers import Verbs
+from sidecar.rpc.tls import ServingCertificates
+from sidecar.service_accounts import ALGORITHMS, ServiceAccounts
 from sidecar.sinks.file import FileSink, UnusableFileError
 from sidecar.sinks.stdout import StdoutSink
 from sidecar.timed import time_port
@@ -72,6 +77,19 @@ class StartError(Exception):
     """The sidecar cannot start; the text says why and what to do."""
 
 
+_UNSTARTABLE = (
+    SidecarError,
+    DamagedRingError,
+    ListenError,
+    UnusableCertificateError,
+    UnusableFileError,
+    UnusableKeySetError,
+    UnavailableTracesError,
+    directories.UnsafeDirectoryError,
+)
+"""What a person can mend; the text says how."""
+
+
 class StoppedStartError(Exception):
     """The sidecar was told to stop before it had started."""
 
@@ -89,6 +107,7 @@ class App:
         self._app_addresses = () if keeping else config.listen.app
         self._servers: list[Server] = []
         self._loops: list[asyncio.Task[None]] = []
+        self._credentials: list[ServingCertificates | KeySet] = []  # kept as fresh as their files
         self._http: HttpServer | None = None
         self._file_sink: FileSink | None = None
         self._reload: Reload | None = None
@@ -124,8 +143,16 @@ class App:
             salt=audit_salt(config.state_dir),
             now=clock.wall,
         )
-        gauges = Gauges(self.keeper, self._audit, self._backlog, lambda: not self._ready, lambda: self._heard)
-        self.metrics.watch(gauges, SOMETIMES)
+        self.metrics.watch(
+            Gauges(
+                self.keeper,
+                self._audit,
+                self._backlog,
+                lambda: not self._ready,
+                lambda: self._heard,
+                self._of_credentials,
+            )
+        )
         self._commits = Commits()
         served = {
             Plane.APP: "a sidecar's; this is a keeper" if self._keeping else ", ".join(map(str, config.listen.app)),
@@ -155,13 +182,14 @@ class App:
         )
         self.health = Health(tuple(dict.fromkeys(s for services in SERVICES.values() for s in services)))
         self._keys = verbs.keys
-        await self._listen(verbs)
+        await self._listen(verbs, clock)
         self._reload = Reload(config, os.environ, policy, self._audit, self.metrics)
         self._loops = [
             asyncio.create_task(self._refreshing()),
             asyncio.create_task(self._doing_duties()),
             *([asyncio.create_task(self._forgetting(ledger))] if ledger else []),
             *([asyncio.create_task(self._reload.watch())] if config.source else []),
+            *(asyncio.create_task(each.watch()) for each in self._credentials),
         ]
         if self._keeping and isinstance(self.store, Passive):
             self._loops.append(asyncio.create_task(self._beating(self.store)))
@@ -174,14 +202,35 @@ class App:
         if self._reload:
             self._reloading = asyncio.create_task(self._reload())
 
-    async def _listen(self, verbs: Verbs) -> None:
+    async def _listen(self, verbs: Verbs, clock: SystemClock) -> None:
         listen, boundary = self.config.listen, Boundary(self.metrics, self._policy, self._audit, self._traces)
+        accounts = await self._service_accounts(clock)
         for plane, addresses in ((Plane.APP, self._app_addresses), (Plane.ADMIN, listen.admin)):
             for address in addresses:
-                server = Server(plane, address, verbs, boundary, self.health)
+                certificates = None
+                if address.tls:
+                    certificates = ServingCertificates(address, address.tls, self._audit, self.metrics, clock.wall)
+                    self._credentials.append(certificates)
+                who = door(address, plane, accounts=accounts, now=clock.wall)
+                server = Server(plane, address, verbs, boundary, self.health, who, certificates)
                 self._servers.append(server)
                 await server.start()
         await self._listen_http()
+
+    async def _service_accounts(self, clock: SystemClock) -> ServiceAccounts | None:
+        """What verifies service account tokens, if an address wants them."""
+        rules = self.config.service_accounts
+        if rules is None:
+            return None
+        ca, token = (Path(name) if name else None for name in (rules.keys_ca, rules.keys_token))
+        key_set = KeySet(rules.keys, ALGORITHMS, ca=ca, token=token, now=clock.boot)
+        await key_set.start()
+        self._credentials.append(key_set)
+        return ServiceAccounts(rules.issuer, rules.audience, rules.max_ttl, key_set, clock.wall)
+
+    def _of_credentials(self) -> Iterator[Reading]:
+        for each in self._credentials:
+            yield from each.readings()
 
     async def _listen_http(self) -> None:
         """The http plane; a sidecar that waits for its keeper has it already."""
@@ -503,12 +552,5 @@ def run(config: Config, *, keeping: bool = False) -> int:
         _log.warning("process.not_hardened", problems=failed)
     try:
         return uvloop.run(_run(config, keeping=keeping))
-    except (
-        SidecarError,
-        DamagedRingError,
-        ListenError,
-        UnusableFileError,
-        UnavailableTracesError,
-        directories.UnsafeDirectoryError,
-    ) as error:
+    except _UNSTARTABLE as error:
         raise StartError(str(error)) from error

@@ -20,7 +20,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self
 
-from sidecar.caller import Caller
+from sidecar.caller import Caller, Identified
 from sidecar.chain import Head
 from sidecar.errors import ExpiredDeadlineError, SidecarError, UnavailableAuditError
 from sidecar.policy import Verb
@@ -30,6 +30,7 @@ FIELDS = {
     "time": "UTC, in microseconds",
     "caller": "name of the caller, as policy spells it",
     "plane": "app or admin",
+    "identified": "what named the caller: certificate or service_account; absent: the address that was called",
     "verb": "what was asked for; checkpoint: the audit file's own",
     "profile": "profile asked for; empty: none in particular, or not known",
     "phase": "intent (about to do what cannot be undone) or outcome",
@@ -47,6 +48,7 @@ FIELDS = {
     "items": "how many tokens a refused batch asked for",
     "rolled_back": "by profile, how the store had gone back",
     "config_hash": "SHA-256 of the config file, in hexadecimal",
+    "certificates_hash": "SHA-256 of the certificates and CAs that a TLS address serves with from now on, in hexadecimal",
     "why": "reason given by the caller",
     "instance": "in a checkpoint: which sidecar's key signs, 16 hexadecimal digits of the key's hash",
     "lost": "in a checkpoint: records that this process could not write so far",
@@ -56,6 +58,9 @@ FIELDS = {
     "chain": "in a file: SHA-256 of the value before and of this record up to here, in hexadecimal",
 }
 """Every field that a record can have, and what it says."""
+
+
+_IDENTIFIED = {each: {"identified": each.value} if each is not Identified.ADDRESS else {} for each in Identified}
 
 
 class Promise(Enum):
@@ -178,6 +183,7 @@ class Audit:
             "time": datetime.fromtimestamp(self._now(), UTC).isoformat(timespec="microseconds"),
             "caller": decision.caller.name,
             "plane": decision.caller.plane.value,
+            **(_IDENTIFIED[decision.caller.identified]),
             "verb": decision.verb.value,
             "profile": decision.profile[:64],
             "phase": phase,

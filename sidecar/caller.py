@@ -13,12 +13,25 @@ class Plane(Enum):
     ADMIN = "admin"
 
 
+class Identified(Enum):
+    """What tells who a caller is; the value is the word in audit."""
+
+    ADDRESS = "address"  # whoever can reach it
+    CERTIFICATE = "certificate"  # of mutual TLS
+    SERVICE_ACCOUNT = "service_account"  # a token of Kubernetes
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`name` as policy, logs and audit spell it (`unix:app`, `tcp:app`, `sidecar`), and the plane it came through."""
+    """Who calls, and through which plane.
+
+    `name` as policy, logs and audit spell it: `unix:app`, `tcp:app`, `spiffe://example.org/web`, `dns:web.example.org`, `k8s:shop/web`,
+    `sidecar`.
+    """
 
     name: str
     plane: Plane
+    identified: Identified = Identified.ADDRESS
 
 
 SIDECAR = Caller("sidecar", Plane.ADMIN)

@@ -18,7 +18,6 @@ from typing import Any
 
 from sidecar import addresses, directories, rules
 from sidecar.addresses import Listen
-from sidecar.caller import Plane
 from sidecar.duties import DOCUMENT as DUTIES
 from sidecar.fields import Choice, Kind, Section, spell
 from sidecar.gate import foreign
@@ -43,6 +42,7 @@ from sidecar.sections import (
     PROFILE_NAME,
     PUBLISH_AHEAD,
     ROLES,
+    SERVICE_ACCOUNTS,
     TABLES,
     TABLES_LATER,
     TABLES_WITHIN,
@@ -124,6 +124,18 @@ class Traces:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceAccounts:
+    """Whose tokens name callers, and where the keys for them are. `max_ttl` in seconds."""
+
+    issuer: str
+    audience: str
+    keys: str
+    keys_ca: str | None = None
+    keys_token: str | None = None
+    max_ttl: int = 86400
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """Everything that a server is built from. `source` None: no file; `notes` are what serve says at its start, a sentence each.
 
@@ -142,6 +154,7 @@ class Config:
     state_dir: Path
     notes: tuple[str, ...] = ()
     policy: tuple[Rule, ...] = ()
+    service_accounts: ServiceAccounts | None = None
     imported: Mapping[str, Profile] = field(default_factory=dict)
     digest: str = field(default="", compare=False)
     traces: Traces = Traces()
@@ -200,7 +213,7 @@ class _Reader:
                 self._problem(key, "must be an absolute path")
         if source is None:
             self._notes.append("no config file: the embedded defaults are in force")
-        self._names("", tree, (*TABLES, "profiles", "policy"), TABLES_LATER)
+        self._names("", tree, (*TABLES, "profiles", "policy", "service_accounts"), TABLES_LATER)
         tables = {
             name: self._table(name, tree.get(name, {}), section, further=tuple(TABLES_WITHIN.get(name, ())))
             for name, section in TABLES.items()
@@ -218,11 +231,10 @@ class _Reader:
         profiles = self._profiles(tree.get("profiles", {}), tables["keys"])
         level = self._from_env("TOKENSIDECAR_LOG_LEVEL", Choice(LOG_LEVELS), tables["log"].get("level", "info"))
         log_format = self._from_env("TOKENSIDECAR_LOG_FORMAT", Choice(LOG_FORMATS), tables["log"].get("format", "auto"))
-        callers = {address.caller: Plane.ADMIN for address in listen.admin}
-        callers |= {address.caller: Plane.APP for address in listen.app}
         policy = rules.read(
-            tree.get("policy", {}), profiles, callers, table=self._table, problem=self._problem, note=self._notes.append
+            tree.get("policy", {}), profiles, listen, table=self._table, problem=self._problem, note=self._notes.append
         )
+        accounts = self._service_accounts(tree.get("service_accounts"), listen)
         if self._problems:
             raise ConfigError(source or "the environment", self._problems)
         return Config(
@@ -239,6 +251,7 @@ class _Reader:
             state_dir=state_dir,
             notes=tuple(self._notes),
             policy=policy,
+            service_accounts=accounts,
         )
 
     def _problem(self, key: str, sentence: str) -> None:
@@ -295,6 +308,22 @@ class _Reader:
         except ValueError as error:
             self._problem(variable, str(error))
             return otherwise
+
+    def _service_accounts(self, found: object, listen: Listen) -> ServiceAccounts | None:
+        used = any(address.service_accounts for address in (*listen.app, *listen.admin))
+        if found is None:
+            if used:
+                self._problem("service_accounts", "is required: an address of [listen] has service_accounts = true")
+            return None
+        values = self._table("service_accounts", found, SERVICE_ACCOUNTS)
+        if not used:
+            self._notes.append("service_accounts: no address of [listen] has service_accounts = true")
+        if not {"issuer", "audience", "keys"} <= values.keys():
+            return None  # a problem already
+        for name in ("keys_ca", "keys_token"):
+            if name in values and not values["keys"].startswith("https:"):
+                self._problem(f"service_accounts.{name}", "is for keys at an https address")
+        return ServiceAccounts(**values)
 
     # -- keys
 

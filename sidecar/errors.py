@@ -172,6 +172,13 @@ class RevokedSubjectError(SidecarError):
         super().__init__(stage="denylist.subject", retry_after=retry_after)
 
 
+class UnidentifiedCallerError(SidecarError):
+    """Nobody whom this address knows. UNAUTHENTICATED would speak of the token in the request, and this speaks of who sends it."""
+
+    reason = Reason.CALLER_UNIDENTIFIED
+    message = "this address does not know who is calling"
+
+
 class DeniedCallerError(SidecarError):
     """This caller may not do this here."""
 

@@ -100,6 +100,7 @@ class Form:
     header: int = MAX_HEADER  # bytes at most
     kid: re.Pattern[str] = re.compile(r"[A-Za-z0-9_-]{1,64}")
     proof: bool = False  # names are exactly those of a DPoP proof, which has no `kid`
+    signed: frozenset[str] = _SIGNED  # names in the header of a JWS
 
 
 OWN = Form()
@@ -107,6 +108,8 @@ OWN = Form()
 
 DPOP = Form(header=2 * MAX_HEADER, proof=True)
 """DPoP proofs (RFC 9449 section 4.2): `typ`, `alg` and a bare public `jwk`, and nothing else."""
+SERVICE_ACCOUNT = Form(kid=re.compile(r"[\x20-\x7e]{1,256}"), signed=frozenset({"alg", "kid", "typ"}))
+"""Tokens that a Kubernetes cluster makes for its service accounts."""
 
 INTOLERABLE = frozenset({"crit", "b64", "zip", "apu", "apv", "p2s", "p2c"}) | _ENCRYPTED | _AGREED | _WRAPPED
 """Names that a foreign form cannot tolerate: they change what a token means, or have a meaning here."""
@@ -194,7 +197,7 @@ def _header(part: str, count: int, form: Form) -> _Header:
     if form.proof:
         return _proof_header(members)
     alg, enc = members.get("alg"), members.get("enc") if count == 5 else ""
-    names, further = _ENCRYPTED if count == 5 else _SIGNED, frozenset[str]()
+    names, further = _ENCRYPTED if count == 5 else form.signed, frozenset[str]()
     if count == 5 and type(alg) is str:
         further = _FURTHER.get(alg, further)
     if not (names | further | form.tolerated).issuperset(members):

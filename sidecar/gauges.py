@@ -11,19 +11,13 @@ from sidecar.keeper import Keeper
 
 Reading = tuple[str, str, dict[str, str], float]
 """Name, help, labels, value."""
-_SILENCE, _DESTRUCTION = "tokensidecar_keeper_silence_seconds", "tokensidecar_destruction_due_seconds"
-SOMETIMES = {
-    _SILENCE: "Since a keeper last wrote here; where one does.",
-    _DESTRUCTION: "Until the next retired key dies; where there is one.",
-}
-"""Those that may have no value, and what they say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """Where they are read. `ready`: whether calls are taken. `heard`: store time of a keeper's last write; None: the store does not tell.
 
-    `backlog`: what the audit's sink still has to do.
+    `backlog`: what the audit's sink still has to do. `further`: of certificates, and of keys of service accounts.
     """
 
     keeper: Keeper
@@ -31,6 +25,7 @@ class Gauges:
     backlog: Callable[[], Backlog]
     ready: Callable[[], bool]
     heard: Callable[[], float | None]
+    further: Callable[[], Iterator[Reading]] = lambda: iter(())
 
     def __call__(self) -> Iterator[Reading]:
         """All of them, now."""
@@ -38,7 +33,7 @@ class Gauges:
         yield "tokensidecar_clock_skew_seconds", "This machine's clock less the store's.", {}, self.keeper.skew()
         if (heard := self.heard()) is not None:
             silence = max(self.keeper.now() - heard, 0.0)
-            yield _SILENCE, SOMETIMES[_SILENCE], {}, silence
+            yield "tokensidecar_keeper_silence_seconds", "Since a keeper last wrote here.", {}, silence
         yield from self._of_audit()
         if (denylist := self.keeper.denylist) is not None:
             held = "Revocations in memory, of tokens, subjects and families."
@@ -49,6 +44,7 @@ class Gauges:
             yield from self._of_profile(name)
         for name in self.keeper.rings():
             yield from self._of_ring(name)
+        yield from self.further()
 
     def _of_audit(self) -> Iterator[Reading]:
         backlog = self.backlog()
@@ -86,4 +82,9 @@ class Gauges:
                 yield "tokensidecar_rotation_due_seconds", "Until the next scheduled rotation.", by_use, due - now
             ends = [key.destroy_time for key in ring.keys if key.use is use and key.destroy_time is not None]
             if ends:
-                yield _DESTRUCTION, SOMETIMES[_DESTRUCTION], by_use, min(ends) - now
+                yield (
+                    "tokensidecar_destruction_due_seconds",
+                    "Until the next retired key dies.",
+                    by_use,
+                    min(ends) - now,
+                )

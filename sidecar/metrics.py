@@ -6,7 +6,7 @@ Labels hold only names from the contract and the configuration, never what a cal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from enum import Enum
 from types import TracebackType
 from typing import Self
@@ -29,6 +29,9 @@ class Port(Enum):
 
     STORE = "store"
     KMS = "kms"
+
+
+CALLERS = 200  # with a series each
 
 
 class TokenCount:
@@ -61,6 +64,7 @@ class Metrics:
     def __init__(self, profiles: tuple[str, ...], version: str) -> None:
         self.registry = CollectorRegistry()
         self._profiles = frozenset(profiles)
+        self._callers: set[str] = set()  # that have a series of their own
         self._calls = Counter(
             "tokensidecar_rpcs",
             "Calls answered, by gRPC method, status code and reason (empty for OK and for gRPC's own codes).",
@@ -98,6 +102,12 @@ class Metrics:
         )
         self.reloads = Counter(
             "tokensidecar_config_reloads", "Config files read again, by outcome.", ["outcome"], registry=self.registry
+        )
+        self.tls_reloads = Counter(
+            "tokensidecar_tls_reloads",
+            "Certificates, keys and CAs of a TLS address that were read again, by outcome.",
+            ["address", "outcome"],
+            registry=self.registry,
         )
         self.config_good = Gauge(
             "tokensidecar_config_good",
@@ -144,11 +154,6 @@ class Metrics:
             registry=self.registry,
         )
 
-    def may_fail(self, port: Port, operation: str) -> None:
-        """Begin its failures at zero, so that the first is an increase."""
-        for reason in (f"{port.name}_UNAVAILABLE", Reason.INTERNAL.name):
-            self._port_errors[port].labels(operation, reason)
-
     def asked(self, port: Port, operation: str, reason: str, seconds: float) -> None:
         """Count one operation of a port. `reason` is empty where it did not fail."""
         self._port_seconds[port].labels(operation).observe(seconds)
@@ -172,14 +177,14 @@ class Metrics:
         child.inc()
 
     def count_plain(self, profile: str, caller: str, *, accepted: bool) -> None:
-        """Count one plain JWS of a nested profile. Both names are of the configuration."""
-        self._plain.labels(profile, caller, str(accepted).lower()).inc()
+        """Count one plain JWS of a nested profile. Certificates name callers without end: of many, the later ones are counted as one."""
+        if caller not in self._callers and len(self._callers) < CALLERS:
+            self._callers.add(caller)
+        self._plain.labels(profile, caller if caller in self._callers else "others", str(accepted).lower()).inc()
 
-    def watch(
-        self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]], sometimes: Mapping[str, str]
-    ) -> None:
-        """Read gauges only when somebody scrapes: (name, help, labels, value). `sometimes`: help of those that may have no value."""
-        self.registry.register(_Watched(gauges, sometimes))
+    def watch(self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]]) -> None:
+        """Read gauges only when somebody scrapes: (name, help, labels, value)."""
+        self.registry.register(_Watched(gauges))
 
     def text(self) -> bytes:
         """The exposition, in the Prometheus text format 0.0.4."""
@@ -187,11 +192,8 @@ class Metrics:
 
 
 class _Watched:
-    def __init__(
-        self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]], sometimes: Mapping[str, str]
-    ) -> None:
+    def __init__(self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]]) -> None:
         self._gauges = gauges
-        self._sometimes = sometimes
 
     def describe(self) -> list[Metric]:
         return []  # nothing is read at registration
@@ -201,8 +203,6 @@ class _Watched:
         for name, help_, labels, value in self._gauges():
             family = families.setdefault(name, GaugeMetricFamily(name, help_, labels=list(labels)))
             family.add_metric(list(labels.values()), value)
-        for name, help_ in self._sometimes.items():
-            families.setdefault(name, GaugeMetricFamily(name, help_))
         yield from families.values()
 
 

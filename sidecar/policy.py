@@ -9,6 +9,7 @@ Rules:
  5. What a rule does not limit, the profile alone limits.
  6. A caller's rates for a verb all apply, counted in items.
  7. The sidecar itself (its schedule) needs no rule.
+ 8. A rule for a pattern, "spiffe://example.org/shop/*" or "k8s:shop/*", is one for each caller below; each has rates of its own.
 """
 
 from __future__ import annotations
@@ -57,6 +58,9 @@ SERVED: Mapping[Verb, tuple[Plane, ...]] = {
     Verb.REVOKE_TOKEN_ID: (Plane.ADMIN,),
 }
 """The planes of each verb that a caller can ask for."""
+
+CALLERS_KEPT = 4096
+"""Of those that only patterns name, so many at once: whoever comes after that starts with full rates."""
 
 CALLER = "caller"
 """Among names of a limit: the name of whoever calls."""
@@ -123,24 +127,58 @@ class Verdict:
     stage: str = ""
 
 
-class _Table:
-    """One set of rules, looked up by dictionary; swapped as a whole."""
+class _Own:
+    """The rules of one caller, looked up by dictionary."""
 
     def __init__(self, rules: tuple[Rule, ...], now: float) -> None:
         self.rules = rules
-        self.by_verb: dict[tuple[str, Verb], tuple[Rule, ...]] = {}
-        self.by_profile: dict[tuple[str, Verb, str], tuple[Rule, ...]] = {}
+        self.by_verb: dict[Verb, tuple[Rule, ...]] = {}
+        self.by_profile: dict[tuple[Verb, str], tuple[Rule, ...]] = {}
         for rule in rules:
-            by_verb = (rule.caller, rule.verb)
-            self.by_verb[by_verb] = (*self.by_verb.get(by_verb, ()), rule)
+            self.by_verb[rule.verb] = (*self.by_verb.get(rule.verb, ()), rule)
             for profile in rule.profiles:
-                by_profile = (rule.caller, rule.verb, profile)
+                by_profile = (rule.verb, profile)
                 self.by_profile[by_profile] = (*self.by_profile.get(by_profile, ()), rule)
-        self.buckets: dict[tuple[str, Verb], tuple[Bucket, ...]] = {}
-        for key, of_verb in self.by_verb.items():
+        self.buckets: dict[Verb, tuple[Bucket, ...]] = {}
+        for verb, of_verb in self.by_verb.items():
             rates = [rule.rate for rule in of_verb if rule.rate]
             if rates:
-                self.buckets[key] = tuple(Bucket(rate, now) for rate in rates)
+                self.buckets[verb] = tuple(Bucket(rate, now) for rate in rates)
+
+
+_NONE = _Own((), 0.0)
+
+
+class _Table:
+    """One set of rules, swapped as a whole."""
+
+    def __init__(self, rules: tuple[Rule, ...], now: Callable[[], float]) -> None:
+        self.rules = rules
+        self._now = now
+        self._below = tuple(rule for rule in rules if rule.caller.endswith("/*"))
+        self.callers: dict[str, _Own] = {}
+        for name in dict.fromkeys(rule.caller for rule in rules if not rule.caller.endswith("/*")):
+            self.callers[name] = self._made(name)
+        self._named = len(self.callers)
+
+    def of(self, caller: str) -> _Own:
+        """The caller's own; of one that only patterns name, made when it first calls."""
+        own = self.callers.get(caller)
+        if own is None:
+            if not any(caller.startswith(rule.caller[:-1]) for rule in self._below):
+                return _NONE
+            if len(self.callers) - self._named >= CALLERS_KEPT:
+                del self.callers[list(self.callers)[self._named]]  # the oldest of those; the named ones stand first
+            own = self.callers[caller] = self._made(caller)
+        return own
+
+    def _made(self, caller: str) -> _Own:
+        fitting = [
+            rule
+            for rule in self.rules
+            if rule.caller == caller or (rule.caller.endswith("/*") and caller.startswith(rule.caller[:-1]))
+        ]
+        return _Own(tuple(fitting), self._now())
 
 
 class Policy:
@@ -163,7 +201,7 @@ class Policy:
         self._imported = frozenset(imported)
         self._served = served
         self._now = now
-        self._table = _Table(tuple(rules), now())
+        self._table = _Table(tuple(rules), now)
 
     @property
     def configured(self) -> bool:
@@ -177,24 +215,25 @@ class Policy:
 
     def replace(self, rules: Iterable[Rule]) -> None:
         """Put other rules in force, all at once. A rate that stays the same goes on where it was."""
-        before, table = self._table, _Table(tuple(rules), self._now())
-        for key, buckets in table.buckets.items():
-            old = before.buckets.get(key, ())
-            if [bucket.rate for bucket in old] == [bucket.rate for bucket in buckets]:
-                table.buckets[key] = old
+        before, table = self._table, _Table(tuple(rules), self._now)
+        for name, old in before.callers.items():
+            own = table.of(name)
+            for verb, buckets in own.buckets.items():
+                if [bucket.rate for bucket in old.buckets.get(verb, ())] == [bucket.rate for bucket in buckets]:
+                    own.buckets[verb] = old.buckets[verb]
         self._table = table
 
     def check_verb(self, caller: Caller, verb: Verb) -> None:
         """Return if the caller may use the verb at all, on this plane; else `DeniedCallerError`. Looks at nothing of the request."""
         table = self._table
-        if caller.plane in self._planes.get(verb, ()) and (not table.rules or (caller.name, verb) in table.by_verb):
+        if caller.plane in self._planes.get(verb, ()) and (not table.rules or verb in table.of(caller.name).by_verb):
             return
         if caller != SIDECAR:
             raise _denied(self.decide(caller, verb))
 
     def take(self, caller: Caller, verb: Verb, items: int) -> None:
         """Count so many items of a verb. `OverloadedError`: more than a rate allows; nothing was counted."""
-        buckets = self._table.buckets.get((caller.name, verb))
+        buckets = self._table.of(caller.name).buckets.get(verb)
         if buckets:
             now = self._now()
             wait = max([bucket.wait(items, now) for bucket in buckets])
@@ -210,7 +249,9 @@ class Policy:
         self.check_verb(caller, verb)
         if profile is None or (
             self._exists(profile, verb)
-            and (not self._table.rules or (caller.name, verb, profile) in self._table.by_profile or caller == SIDECAR)
+            and (
+                not self._table.rules or (verb, profile) in self._table.of(caller.name).by_profile or caller == SIDECAR
+            )
         ):
             return
         raise _denied(self.decide(caller, verb, profile))
@@ -220,7 +261,7 @@ class Policy:
         table = self._table
         if not table.rules or caller == SIDECAR:
             return
-        for rule in table.by_profile.get((caller.name, Verb.ISSUE, profile), ()):
+        for rule in table.of(caller.name).by_profile.get((Verb.ISSUE, profile), ()):
             if _limit(rule, caller, wanted) is None:
                 return
         raise _denied(self.decide(caller, Verb.ISSUE, profile, wanted))
@@ -235,7 +276,7 @@ class Policy:
         known = self._profiles | self._imported if verb is Verb.VALIDATE else self._profiles
         if not table.rules:
             return known
-        named = [rule.profiles for rule in table.by_verb.get((caller.name, verb), ())]
+        named = [rule.profiles for rule in table.of(caller.name).by_verb.get(verb, ())]
         return known.intersection(frozenset().union(*named))
 
     def decide(self, caller: Caller, verb: Verb, profile: str | None = None, wanted: Wanted | None = None) -> Verdict:
@@ -256,10 +297,11 @@ class Policy:
             if profile is not None and not self._exists(profile, verb):
                 return unknown
             return Verdict(True, "", f"no policy is configured: the {caller.plane.value} plane may {verb.value}")
-        rules = table.by_verb.get((caller.name, verb), ())
+        own = table.of(caller.name)
+        rules = own.by_verb.get(verb, ())
         if not rules:
-            own = next((rule.key.rpartition(".")[0] for rule in table.rules if rule.caller == caller.name), "policy")
-            return Verdict(False, own, f"no policy lets {caller.name} {verb.value}", "policy.verb")
+            near = own.rules[0].key.rpartition(".")[0] if own.rules else "policy"
+            return Verdict(False, near, f"no policy lets {caller.name} {verb.value}", "policy.verb")
         if profile is not None:
             fitting = [rule for rule in rules if profile in rule.profiles]
             if not fitting or not self._exists(profile, verb):

@@ -6,7 +6,8 @@ import tomllib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sidecar.caller import Plane
+from sidecar.addresses import Listen
+from sidecar.caller import Identified, Plane
 from sidecar.fields import Section, spell
 from sidecar.policy import SERVED, Names, Rule, Verb
 from sidecar.profile import Profile
@@ -22,7 +23,7 @@ _VERBS = {verb.value: verb for verb in SERVED}
 def read(
     found: object,
     profiles: Mapping[str, Profile],
-    callers: Mapping[str, Plane],
+    listen: Listen,
     *,
     table: Table,
     problem: Problem,
@@ -33,7 +34,7 @@ def read(
     Args:
         found: what stands under `policy`.
         profiles: those that are configured.
-        callers: of [listen], each with its plane.
+        listen: where callers come from.
         table: reads one table by its section; what is no good becomes a problem.
         problem: takes a key and a sentence.
         note: takes a sentence that serve says at its start.
@@ -53,19 +54,19 @@ def read(
         caller = values.get("caller")
         if not isinstance(one, dict) or caller is None:
             continue
-        plane = callers.get(caller)
-        if plane is None:
+        planes = listen.planes_of(caller)
+        if not planes:
             note(f"{key}.caller: no address of [listen] has the caller {caller}")
         asked = [verb for verb in one if verb in _VERBS]
         if not asked:
             problem(key, f"names no verb: it would allow nothing. Verbs are {', '.join(_VERBS)}")
         for word in asked:
             verb = _VERBS[word]
-            if plane is not None and plane not in SERVED[verb]:
-                planes = " and ".join(each.value for each in SERVED[verb])
-                problem(f"{key}.{word}", f"is served on the {planes} plane alone, and {caller} calls on the other")
+            if planes and not set(planes).intersection(SERVED[verb]):
+                served = " and ".join(each.value for each in SERVED[verb])
+                problem(f"{key}.{word}", f"is served on the {served} plane alone, and {caller} calls on the other")
             rules.append(_rule(f"{key}.{word}", caller, verb, one[word], profiles, table, problem, note))
-    _tell_gaps(rules, callers, note)
+    _tell_gaps(rules, listen, problem, note)
     return tuple(rules)
 
 
@@ -106,15 +107,25 @@ def _rule(
     )
 
 
-def _tell_gaps(rules: list[Rule], callers: Mapping[str, Plane], note: Callable[[str], None]) -> None:
-    """Default deny is meant, and surprises all the same."""
+def _tell_gaps(rules: list[Rule], listen: Listen, problem: Problem, note: Callable[[str], None]) -> None:
+    """Default deny is meant, and surprises all the same; its absence must not."""
     if not rules:
         note("no policy: every caller of the app plane may issue and validate, under every profile")
-        return
     named = {rule.caller for rule in rules}
-    for caller, plane in callers.items():
-        if caller not in named:
-            note(f"no policy names {caller}: whoever calls so on the {plane.value} plane may do nothing")
+    for plane, addresses in ((Plane.APP, listen.app), (Plane.ADMIN, listen.admin)):
+        for address in addresses:
+            if address.identified is Identified.ADDRESS:
+                if rules and address.caller not in named:
+                    note(
+                        f"no policy names {address.caller}: whoever calls so on the {plane.value} plane may do nothing"
+                    )
+            elif not rules and plane is Plane.ADMIN:
+                problem(
+                    "listen.admin",
+                    f"{address} needs a [policy]: without any, everybody whom it knows could rotate and revoke keys",
+                )
+            elif rules and not any(address.may_have(caller) for caller in named):
+                note(f"no policy names anybody of {address}: whoever calls there may do nothing")
 
 
 def line_of(text: str, key: str) -> int | None:

@@ -27,6 +27,7 @@ from sidecar.fields import (
     spell,
 )
 from sidecar.gate import INTOLERABLE
+from sidecar.identity import DNS_NAME, SPIFFE, TRUST_DOMAIN
 from sidecar.jose.keys import ENGINES
 from sidecar.jose.suites import AGREEMENT_CURVES, CONTENT, KEY_MANAGEMENT, SIGNATURES
 from sidecar.policy import SERVED, Verb
@@ -76,7 +77,10 @@ _TYPE_EXAMPLE = '{ tenant = "text" }'
 _PATH = r"/[^\x00-\x1f\x7f]+"
 _ARN = r"arn:aws[a-z-]{0,16}:kms:[a-z0-9-]{1,32}:[0-9]{12}:key/[A-Za-z0-9-]{1,64}"
 _LOOPBACK = r"127\.0\.0\.1|localhost|\[::1\]"
+_FILE = Text("an absolute path", _PATH)
 _DNS = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+# Not gRPC's own keys, and none of binary values (PROTOCOL-HTTP2.md of gRPC).
+GUARD = r"(?!grpc-)(?!.*-bin$)(?!(?:authorization|x-request-id|te|user-agent|content-type)$)[a-z0-9_.-]{1,64}"
 
 LISTEN = Section(
     {
@@ -101,13 +105,11 @@ LISTEN = Section(
         "allow_http_beyond_loopback": Field(Flag(), "Others on the network can read metrics and readiness.", "false"),
         "allow_plaintext_tcp": Field(
             Flag(),
-            "The app plane may listen beyond loopback: tokens and claims cross the network readable, and callers are not told apart.",
+            "The app plane may listen beyond loopback without TLS: tokens and claims cross the network readable, and callers are not told apart.",
             "false",
         ),
     },
     later={
-        "tls": "mutual TLS",
-        "mtls": "mutual TLS",
         "envoy": "ext_authz",
         "forward_auth": "forward auth",
         "workers": "more than one worker",
@@ -122,9 +124,61 @@ ADDRESS = Section(
         ),
         "caller": Field(
             Text('a caller\'s name such as "unix:web"', "(?:unix|tcp):[A-Za-z0-9._-]{1,64}"),
-            "Name of whoever calls through it.",
+            "Name of whoever calls through it, unless certificates or service accounts name them.",
             "unix:<file name without .sock>, tcp:app, tcp:admin",
         ),
+        "service_accounts": Field(
+            Flag(),
+            "Of TCP: callers show a Kubernetes service account token (metadata authorization: Bearer …), see [service_accounts]. Beyond loopback with tls.",
+            "false",
+        ),
+        "guard": Field(
+            Text('a metadata key such as "x-tokensidecar-guard"', GUARD),
+            "Of TCP: each call must carry this metadata key with the value true, which a request that a server was tricked into sending does not.",
+        ),
+    }
+)
+TLS = Section(
+    {
+        "certificate": Field(
+            _FILE,
+            "File of the server's certificate and its chain, in PEM. It and the others are read again when they change.",
+            required=True,
+        ),
+        "key": Field(_FILE, "File of its private key, in PEM, closed to others.", required=True),
+        "client_ca": Field(
+            _FILE,
+            "File of the CAs of client certificates, in PEM: who has none of theirs cannot connect. Required, unless service_accounts.",
+        ),
+        "trust_domain": Field(
+            Text('a SPIFFE trust domain such as "example.org"', TRUST_DOMAIN),
+            "Callers are named by the one URI name of their certificate, a SPIFFE ID of this trust domain: spiffe://example.org/….",
+        ),
+        "dns_names": Field(
+            Texts(Text('a DNS name in lower case, without a star, such as "web.example.org"', DNS_NAME), least=1),
+            "Of certificates without URI names: callers with one of these DNS names, named dns:….",
+        ),
+    }
+)
+SERVICE_ACCOUNTS = Section(
+    {
+        "issuer": Field(_LINE, "`iss` of the cluster's tokens (--service-account-issuer).", required=True),
+        "audience": Field(
+            _LINE, "Their only `aud`: the audience of the projected token, this sidecar's alone.", required=True
+        ),
+        "keys": Field(
+            Location(
+                {"file": _PATH, "https": r"//[A-Za-z0-9.\[\]:-]{1,255}(?:/[!-~]{0,1024})?"},
+                '"file:/absolute/path" or "https://host/path"',
+            ),
+            "The JWK Set of the cluster's keys: a file, or an address such as https://kubernetes.default.svc/openid/v1/jwks. Read in the background, never for a call.",
+            required=True,
+        ),
+        "keys_ca": Field(_FILE, "Of https: file of the CAs that its certificate must be of, in PEM.", "the system's"),
+        "keys_token": Field(
+            _FILE, "Of https: file of a token to show there, as API servers want it; read again each time."
+        ),
+        "max_ttl": Field(Duration(600, 30 * 86400), "The longest lifetime that a token may have.", '"24h"'),
     }
 )
 PROFILE = Section(
@@ -334,7 +388,12 @@ AUDIT = Section(
         "required": Field(Flag(), "No record, no answer: AUDIT_UNAVAILABLE.", "false"),
     }
 )
-_CALLER = Text('a caller\'s name such as "unix:app" or "tcp:app"', "(?:unix|tcp):[A-Za-z0-9._-]{1,64}")
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_CALLER = Text(
+    'a caller\'s name such as "unix:app", "spiffe://example.org/web", "dns:web.example.org" or "k8s:namespace/account"; at the end of a '
+    "SPIFFE ID or a namespace, /* stands for all below",
+    rf"(?:unix|tcp):[A-Za-z0-9._-]{{1,64}}|{SPIFFE}(?:/\*)?|spiffe://{TRUST_DOMAIN}/\*|dns:{DNS_NAME}|k8s:{_LABEL}/(?:{_DNS}|\*)",
+)
 _NAME = Text('a name, a prefix such as "user-*", or "caller" for the caller\'s own name', _LINE.pattern)
 _PROFILES = Field(Texts(PROFILE_NAME, least=1), "The profiles that it may be used with.", required=True)
 _RATE = Field(
@@ -386,12 +445,13 @@ TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS}}
 TABLES_LATER = {
     "refresh": "refresh tokens",
     "envoy": "ext_authz",
-    "tls": "mutual TLS",
     "revocation": "revocation of tokens",
 }
 SECTIONS: dict[str, Section] = {
     "listen": LISTEN,
     "listen.app[], listen.admin[]": ADDRESS,
+    "listen.app[].tls, listen.admin[].tls": TLS,
+    "service_accounts": SERVICE_ACCOUNTS,
     "profiles.NAME": PROFILE,
     "profiles.NAME.claims": CLAIMS,
     "profiles.NAME.import": IMPORT,
@@ -421,7 +481,7 @@ VARIABLES = {
 
 def json_schema() -> JsonSchema:
     """JSON Schema (draft 2020-12) of the file. What needs more than one key to judge is left to `load`."""
-    one: JsonSchema = {"anyOf": [ADDRESS_TEXT.schema(), ADDRESS.schema()]}
+    one: JsonSchema = {"anyOf": [ADDRESS_TEXT.schema(), ADDRESS.schema({"tls": TLS.schema()})]}
     planes: dict[str, JsonSchema] = {
         name: {"type": "array", "items": one, "description": LISTEN.fields[name].purpose} for name in ("app", "admin")
     }
@@ -442,7 +502,12 @@ def json_schema() -> JsonSchema:
     tables: JsonSchema = {name: section.schema() for name, section in TABLES.items()}
     for name, within in TABLES_WITHIN.items():
         tables[name] = TABLES[name].schema({inner: section.schema() for inner, section in within.items()})
-    tables |= {"listen": listen, "profiles": profiles, "policy": policies}
+    tables |= {
+        "listen": listen,
+        "profiles": profiles,
+        "policy": policies,
+        "service_accounts": SERVICE_ACCOUNTS.schema(),
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Token Sidecar configuration",

@@ -22,6 +22,20 @@ from sidecar.keyring import Role
 from sidecar.profile import DEFAULT, Format
 from sidecar.sections import SECTIONS, TABLES, json_schema
 
+MUTUAL = '{ certificate = "/c", key = "/k", client_ca = "/a", trust_domain = "example.org" }'
+ACCOUNTS = """
+[service_accounts]
+issuer = "https://cluster.example.org"
+audience = "tokensidecar"
+keys = "file:/keys"
+"""
+
+
+def listening(fields: str, address: str = "0.0.0.0:8790", *, plane: str = "app") -> str:
+    """A [listen] with one address as a table."""
+    return f'[listen]\n{plane} = [{{ address = "{address}", {fields} }}]\n'
+
+
 GOOD = """
 [listen]
 app   = ["unix:/run/ts/app/app.sock", "127.0.0.1:9790", { address = "unix:/run/ts/web/web.sock", mode = 0o600, group = "mesh" }]
@@ -228,7 +242,7 @@ def test_every_problem_is_reported_at_once(file: Path) -> None:
     ("text", "key", "word"),
     [
         ('[listen]\napp = ["0.0.0.0:8790"]', "listen.app", "allow_plaintext_tcp"),
-        ('[listen]\nadmin = ["10.0.0.1:8791"]\nallow_plaintext_tcp = true', "listen.admin", "mutual TLS"),
+        ('[listen]\nadmin = ["10.0.0.1:8791"]\nallow_plaintext_tcp = true', "listen.admin", "needs tls"),
         ('[listen]\nhttp = "[::]:8792"', "listen.http", "allow_http_beyond_loopback"),
         ('[listen]\nhttp = "unix:/x.sock"', "listen.http", "TCP address"),
         ("[listen]\napp = []", "listen.app", "at least one"),
@@ -241,7 +255,29 @@ def test_every_problem_is_reported_at_once(file: Path) -> None:
         ('[listen]\napp = ["127.0.0.1:8792"]', "listen.http", "taken"),
         ('[listen]\napp = [{ address = "127.0.0.1:1", mode = 0o600 }]', "listen.app[0]", "socket's"),
         ('[listen]\napp = [{ address = "127.0.0.1:1", caller = "unix:x" }]', "listen.app[0]", "begin with tcp:"),
-        ("[listen]\ntls = true", "listen.tls", "not in this version"),
+        ("[listen]\ntls = true", "listen.tls", "unknown"),
+        (listening('tls = { certificate = "/c", key = "/k" }'), "listen.app[0].tls.client_ca", "tells callers apart"),
+        (listening('tls = { certificate = "/c", key = "/k", client_ca = "/a" }'), "listen.app[0].tls.trust_domain", "dns_names"),
+        (listening('tls = { certificate = "/c", key = "/k", client_ca = "/a", trust_domain = "Example.org" }'), "listen.app[0].tls.trust_domain", "SPIFFE"),
+        (listening('tls = { certificate = "/c", key = "/k", client_ca = "/a", dns_names = ["*.example.org"] }'), "listen.app[0].tls.dns_names", "without a star"),
+        (listening(f"tls = {MUTUAL}".replace('certificate = "/c", ', "")), "listen.app[0].tls.certificate", "required"),
+        (listening(f"tls = {MUTUAL}".replace("/c", "c")), "listen.app[0].tls.certificate", "absolute"),
+        (listening(f"tls = {MUTUAL}, service_accounts = true") + ACCOUNTS, "listen.app[0].tls.client_ca", "twice"),
+        (listening(f'tls = {MUTUAL}, caller = "tcp:web"'), "listen.app[0].caller", "certificates"),
+        (listening(f"tls = {MUTUAL}", plane="admin"), "listen.admin", "needs a [policy]"),
+        (listening(f"tls = {MUTUAL}", "unix:/r/app.sock"), "listen.app[0].tls", "is for TCP"),
+        (listening('guard = "x-guard"', "unix:/r/app.sock"), "listen.app[0].guard", "is for TCP"),
+        (listening('guard = "authorization"', "127.0.0.1:1"), "listen.app[0].guard", "metadata key"),
+        (listening('guard = "X-Guard"', "127.0.0.1:1"), "listen.app[0].guard", "metadata key"),
+        (listening("service_accounts = true", "127.0.0.1:1"), "service_accounts", "required"),
+        (listening("service_accounts = true") + ACCOUNTS, "listen.app", "service account tokens would cross"),
+        (ACCOUNTS.replace("file:/keys", "http://host/keys"), "service_accounts.keys", "https"),
+        (ACCOUNTS + 'keys_ca = "/ca"', "service_accounts.keys_ca", "https"),
+        (ACCOUNTS + 'max_ttl = "5m"', "service_accounts.max_ttl", "10m"),
+        ('[policy.a]\ncaller = "spiffe://example.org"\nvalidate = { profiles = ["default"] }', "policy.a.caller", "SPIFFE"),
+        ('[policy.a]\ncaller = "spiffe://example.org/a/../b"\nvalidate = { profiles = ["default"] }', "policy.a.caller", "SPIFFE"),
+        ('[policy.a]\ncaller = "spiffe://example.org/a*"\nvalidate = { profiles = ["default"] }', "policy.a.caller", "/*"),
+        ('[policy.a]\ncaller = "k8s:*/web"\nvalidate = { profiles = ["default"] }', "policy.a.caller", "k8s:"),
         ('[keys]\nkek = "awskms:arn:x"', "keys.kek", "awskms:arn:aws:kms:REGION:ACCOUNT:key/ID"),
         ('[keys]\nkek = "awskms:arn:aws:kms:eu-west-1:123456789012:alias/mine"', "keys.kek", "alias can be moved"),
         ('[keys]\nkek = "awskms:alias/mine"', "keys.kek", "alias can be moved"),
@@ -640,3 +676,57 @@ endpoint = "https://vpce-1.kms.eu-west-1.vpce.amazonaws.com"
     assert found.aws == {"region": "eu-west-1", "endpoint": "https://vpce-1.kms.eu-west-1.vpce.amazonaws.com"}
     (tmp_path / "again.toml").write_text(effective(load(str(tmp_path / "config.toml"), {})))
     assert load(str(tmp_path / "again.toml"), {}).keys == found
+
+
+# -- who calls through a TCP address
+
+IDENTIFYING = f"""
+[listen]
+app = [
+  {{ address = "0.0.0.0:8790", tls = {MUTUAL}, guard = "x-tokensidecar-guard" }},
+  {{ address = "[::]:8791", tls = {{ certificate = "/c", key = "/k", client_ca = "/a", dns_names = ["web.example.org"] }} }},
+  {{ address = "127.0.0.1:8793", service_accounts = true }},
+]
+admin = [{{ address = "0.0.0.0:8794", tls = {{ certificate = "/c", key = "/k" }}, service_accounts = true }}]
+{ACCOUNTS}
+max_ttl = "1h"
+[policy.shop]
+caller = "spiffe://example.org/shop/*"
+validate = {{ profiles = ["default"] }}
+[policy.web]
+caller = "dns:web.example.org"
+validate = {{ profiles = ["default"] }}
+[policy.operators]
+caller = "k8s:operators/*"
+rotate = {{ profiles = ["default"] }}
+validate = {{ profiles = ["default"] }}
+[policy.elsewhere]
+caller = "spiffe://other.example.org/web"
+validate = {{ profiles = ["default"] }}
+"""
+
+
+def test_certificates_and_service_accounts_name_callers(file: Path) -> None:
+    found = read(file, IDENTIFYING)
+    assert [(address.identified.value, address.caller, address.guard) for address in found.listen.app] == [
+        ("certificate", "", "x-tokensidecar-guard"),
+        ("certificate", "", ""),
+        ("service_account", "", ""),
+    ]
+    said = "\n".join(found.notes)
+    assert "policy.elsewhere.caller: no address of [listen] has the caller spiffe://other.example.org/web" in said
+    assert "beyond loopback" not in said
+    assert "policy.operators" not in said
+    again = file.with_name("again.toml")
+    again.write_text(effective(found), encoding="utf-8")
+    assert replace(load(str(again), {}), source=None, notes=()) == replace(found, source=None, notes=())
+
+
+def test_a_verb_that_is_not_served_where_a_caller_can_be_is_refused(file: Path) -> None:
+    text = IDENTIFYING + '[policy.x]\ncaller = "dns:web.example.org"\nrotate = { profiles = ["default"] }\n'
+    assert "admin plane alone" in problems(file, text)["policy.x.rotate"]
+
+
+def test_an_address_whose_callers_no_policy_names_is_told(file: Path) -> None:
+    text = IDENTIFYING.replace('"dns:web.example.org"', '"spiffe://example.org/web"')
+    assert "no policy names anybody of [::]:8791: whoever calls there may do nothing" in read(file, text).notes

@@ -25,7 +25,9 @@ _TTL = Duration(1, 30 * 86400)
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("caller", metavar="CALLER", help='such as "unix:app"')
+    parser.add_argument(
+        "caller", metavar="CALLER", help='such as "unix:app", "spiffe://example.org/web" or "k8s:shop/web"'
+    )
     parser.add_argument(
         "verb", metavar="VERB", choices=[verb.value for verb in SERVED], help=", ".join(v.value for v in SERVED)
     )
@@ -68,11 +70,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plane(config: Config, caller: str, verb: Verb) -> Plane:
-    """Where the caller calls; one that no address has: where the verb is served."""
-    for plane, addresses in ((Plane.APP, config.listen.app), (Plane.ADMIN, config.listen.admin)):
-        if any(address.caller == caller for address in addresses):
-            return plane
-    return SERVED[verb][0]
+    """Where the caller calls; one that could call on several planes, or on none: where the verb is served."""
+    planes = config.listen.planes_of(caller)
+    return planes[0] if len(planes) == 1 else SERVED[verb][0]
 
 
 def _wanted(args: argparse.Namespace, config: Config, verb: Verb) -> Wanted | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar import directories
+from sidecar import certificates, directories
 from sidecar.addresses import Address
 from sidecar.cli import screen
 from sidecar.cli.exits import Code
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
+    from sidecar.config import ServiceAccounts
     from sidecar.keyring import Role
     from sidecar.policy import Rule
     from sidecar.profile import Profile
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.effective:
         print(effective(config), end="")
         return Code.OK
-    notes = [*config.notes, *_directory_notes(config)]
+    notes = [*config.notes, *_directory_notes(config), *_certificate_notes(config)]
     if args.json:
         screen.write_json({"source": config.source, "problems": [], "notes": notes})
         return Code.OK
@@ -96,6 +98,19 @@ def _directory_notes(config: Config) -> list[str]:
     return [said for path, what in holding.items() for said in directories.remarks(path, what)]
 
 
+def _certificate_notes(config: Config) -> list[str]:
+    """What keeps `serve` from starting here and now; where the check runs, the files may not be there."""
+    notes = []
+    for plane, addresses in (("app", config.listen.app), ("admin", config.listen.admin)):
+        for address in addresses:
+            if tls := address.tls:
+                try:
+                    certificates.read(tls.certificate, tls.key, tls.client_ca, time.time())
+                except certificates.UnusableCertificateError as error:
+                    notes.append(f"listen.{plane}: {address}: {error}")
+    return notes
+
+
 def _store_directories(keys: Keys) -> list[Path]:
     if keys.scheme == "kubernetes":
         return []
@@ -135,6 +150,7 @@ def effective(config: Config) -> str:
         f'max_skew = "{spell(first.max_skew)}"',
         f'refresh_interval = "{spell(keys.refresh_interval)}"',
         *(["", "[keys.aws]", *(f"{name} = {_toml(value)}" for name, value in keys.aws.items())] if keys.aws else []),
+        *_service_accounts(config.service_accounts),
         *_policy(config.policy),
         "",
         "[audit]",
@@ -225,9 +241,30 @@ def _policy(rules: Sequence[Rule]) -> list[str]:
 
 
 def _address(address: Address) -> str:
-    group = f", group = {_toml(address.group)}" if address.group else ""
-    mode = f", mode = 0o{address.mode:03o}" if address.kind == "unix" else ""
-    return f"{{ address = {_toml(str(address))}{mode}{group}, caller = {_toml(address.caller)} }}"
+    parts = [f"address = {_toml(str(address))}"]
+    if address.kind == "unix":
+        parts.append(f"mode = 0o{address.mode:03o}")
+    if address.group:
+        parts.append(f"group = {_toml(address.group)}")
+    if address.caller:
+        parts.append(f"caller = {_toml(address.caller)}")
+    if address.service_accounts:
+        parts.append("service_accounts = true")
+    if address.guard:
+        parts.append(f"guard = {_toml(address.guard)}")
+    if tls := address.tls:
+        given = {name: getattr(tls, name) for name in ("certificate", "key", "client_ca", "trust_domain", "dns_names")}
+        told = [f"{n} = {_toml(v if isinstance(v, tuple) else str(v))}" for n, v in given.items() if v]
+        parts.append(f"tls = {{ {', '.join(told)} }}")
+    return f"{{ {', '.join(parts)} }}"
+
+
+def _service_accounts(accounts: ServiceAccounts | None) -> list[str]:
+    if accounts is None:
+        return []
+    given = {name: getattr(accounts, name) for name in ("issuer", "audience", "keys", "keys_ca", "keys_token")}
+    lines = ["", "[service_accounts]", *(f"{name} = {_toml(value)}" for name, value in given.items() if value)]
+    return [*lines, f'max_ttl = "{spell(accounts.max_ttl)}"']
 
 
 def _locations(keks: Mapping[Role, str]) -> str:

@@ -18,7 +18,7 @@ from sidecar.jose import keys
 from sidecar.jose.suites import SIGNATURES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from sidecar.gate import Form
     from sidecar.jose.keys import Material
@@ -49,6 +49,30 @@ def read(data: bytes, algorithm: str, *, key_id: str = "") -> Mapping[str, Mater
     `key_id` names a single key that has no `kid`; without one, an asymmetric key is named by its RFC 7638 thumbprint. `ValueError` says
     which key is no good, and quotes nothing of it.
     """
+    found = _found(data, algorithm, key_id)
+    if not found:
+        raise ValueError(f"no key for {algorithm} is in it")
+    if key_id and (len(found) > 1 or key_id not in found):
+        raise ValueError("a key id is given, and the keys have others")
+    return MappingProxyType(found)
+
+
+def signatures(data: bytes, algorithms: Sequence[str]) -> Mapping[str, Material]:
+    """The public keys of all these signature algorithms in a JWK Set, by `kid`. `ValueError` as for `read`, and for a private key."""
+    found: dict[str, Material] = {}
+    for algorithm in algorithms:
+        for key_id, material in _found(data, algorithm, "").items():
+            if key_id in found:
+                raise ValueError("two keys have the same kid")
+            if material.private:
+                raise ValueError("it holds a private key, which is nobody's to publish")
+            found[key_id] = material
+    if not found:
+        raise ValueError(f"no key for {', '.join(algorithms)} is in it")
+    return MappingProxyType(found)
+
+
+def _found(data: bytes, algorithm: str, key_id: str) -> dict[str, Material]:
     found: dict[str, Material] = {}
     for number, members in enumerate(_members(data), 1):
         kty, curves = keys.kinds(algorithm)
@@ -60,11 +84,7 @@ def read(data: bytes, algorithm: str, *, key_id: str = "") -> Mapping[str, Mater
         if material.key_id in found:
             raise ValueError(f"key {number} has the kid of another key")
         found[material.key_id] = material
-    if not found:
-        raise ValueError(f"no key for {algorithm} is in it")
-    if key_id and (len(found) > 1 or key_id not in found):
-        raise ValueError("a key id is given, and the keys have others")
-    return MappingProxyType(found)
+    return found
 
 
 def _use(algorithm: str) -> str:

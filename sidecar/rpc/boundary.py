@@ -48,8 +48,11 @@ _log = get_logger()
 Context = grpc.aio.ServicerContext[Any, Any]
 RequestT = TypeVar("RequestT", bound=Message)
 
-Identify = Callable[[Context], Caller]
-"""Who calls. It may look at the connection or at the call; a `SidecarError` says that it is nobody we know."""
+Identify = Callable[[Context], "Caller | Awaitable[Caller]"]
+"""Who calls. It may look at the connection or at the call; a `SidecarError` says that it is nobody we know.
+
+An awaitable: not before something has been looked up, which is rare, bounded, and shared by all who wait for it.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,8 @@ class Boundary:
                 try:
                     if self._in_work > AT_ONCE:
                         raise OverloadedError
-                    caller = door.identify(context)
+                    found = door.identify(context)
+                    caller = found if isinstance(found, Caller) else await found
                     policy.check_verb(caller, verb)
                     request = _unpacked(kind, data, limit)
                     profile = getattr(request, "profile", "")

@@ -1,4 +1,4 @@
-"""A gRPC server for one address. The address is the caller's identity, so each has a server object of its own.
+"""A gRPC server for one address. The address says who calls, or what tells it, so each has a server object of its own.
 
 gRPC tells nothing about the peer of a Unix socket, and would silently take over a socket that another process serves: hence one server
 per socket, and a lock file beside it.
@@ -17,11 +17,12 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from sidecar.addresses import Address
-from sidecar.caller import Caller, Plane
+from sidecar.caller import Plane
 from sidecar.rpc import reflection
 from sidecar.rpc.boundary import BATCH_BYTES, Boundary, Door
 from sidecar.rpc.health import Health
 from sidecar.rpc.servicers import ADMIN_SERVICE, TOKEN_SERVICE, Verbs, admin_service, token_service
+from sidecar.rpc.tls import ServingCertificates
 
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", BATCH_BYTES),
@@ -52,12 +53,21 @@ class ListenError(Exception):
 class Server:
     """One address of one plane."""
 
-    def __init__(self, plane: Plane, address: Address, verbs: Verbs, boundary: Boundary, health: Health) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        address: Address,
+        verbs: Verbs,
+        boundary: Boundary,
+        health: Health,
+        door: Door,
+        certificates: ServingCertificates | None = None,
+    ) -> None:
+        """`certificates`: of an address with TLS."""
         self.address = address
+        self._certificates = certificates
         self._lock: int | None = None
         self._bound = False  # the socket file is ours to remove
-        caller = Caller(address.caller, plane)
-        door = Door(lambda _context: caller, caller)  # the address is the caller
         self._server = grpc.aio.server(options=OPTIONS)
         services = [token_service(verbs, boundary, door)]
         if plane is Plane.ADMIN:
@@ -134,7 +144,10 @@ class Server:
                 raise ListenError(
                     f"{self.address}: {error.strerror}; is another sidecar running? Choose another port, or stop the other program"
                 ) from None
-        self._server.add_insecure_port(str(self.address))
+        if self._certificates:
+            self._server.add_secure_port(str(self.address), self._certificates.for_grpc())
+        else:
+            self._server.add_insecure_port(str(self.address))
 
 
 def _group(name: str) -> int:

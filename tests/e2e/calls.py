@@ -23,12 +23,14 @@ REASON = "tokensidecar-reason"
 
 
 class Plane:
-    """A channel to one address, and the stubs of both services. `target` as gRPC spells it."""
+    """A channel to one address, and the stubs of both services. `target` as gRPC spells it; `credentials`: of TLS."""
 
-    def __init__(self, target: str) -> None:
-        self.channel = grpc.insecure_channel(
-            target,
-            options=[("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)],
+    def __init__(self, target: str, credentials: grpc.ChannelCredentials | None = None) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
+        self.channel = (
+            grpc.insecure_channel(target, options=options)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=options)
         )
         tokens = token_service_pb2_grpc.TokenServiceStub(self.channel)
         admin = admin_service_pb2_grpc.AdminServiceStub(self.channel)
