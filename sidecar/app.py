@@ -30,7 +30,7 @@ from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
 from sidecar.errors import ChangedRingError, Reason, SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
-from sidecar.gauges import Gauges, Reading
+from sidecar.gauges import SOMETIMES, Gauges
 from sidecar.http.key_set import KeySet, UnusableKeySetError
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
@@ -143,16 +143,15 @@ class App:
             salt=audit_salt(config.state_dir),
             now=clock.wall,
         )
-        self.metrics.watch(
-            Gauges(
-                self.keeper,
-                self._audit,
-                self._backlog,
-                lambda: not self._ready,
-                lambda: self._heard,
-                self._of_credentials,
-            )
+        gauges = Gauges(
+            self.keeper,
+            self._audit,
+            self._backlog,
+            lambda: not self._ready,
+            lambda: self._heard,
+            self._of_credentials,
         )
+        self.metrics.watch(gauges, SOMETIMES)
         self._commits = Commits()
         served = {
             Plane.APP: "a sidecar's; this is a keeper" if self._keeping else ", ".join(map(str, config.listen.app)),
@@ -228,7 +227,7 @@ class App:
         self._credentials.append(key_set)
         return ServiceAccounts(rules.issuer, rules.audience, rules.max_ttl, key_set, clock.wall)
 
-    def _of_credentials(self) -> Iterator[Reading]:
+    def _of_credentials(self) -> Iterator[tuple[str, dict[str, str], float]]:
         for each in self._credentials:
             yield from each.readings()
 

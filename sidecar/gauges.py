@@ -11,6 +11,18 @@ from sidecar.keeper import Keeper
 
 Reading = tuple[str, str, dict[str, str], float]
 """Name, help, labels, value."""
+_SILENCE, _DESTRUCTION = "tokensidecar_keeper_silence_seconds", "tokensidecar_destruction_due_seconds"
+SOMETIMES = {
+    _SILENCE: "Since a keeper last wrote here; where one does.",
+    _DESTRUCTION: "Until the next retired key dies; where there is one.",
+    "tokensidecar_tls_good": "1 while the files of a TLS address, as last read, are in force; 0: what was before is.",
+    "tokensidecar_tls_certificate_age_seconds": "Since the certificate in force became valid.",
+    "tokensidecar_tls_certificate_expiry_seconds": "Until the certificate in force expires.",
+    "tokensidecar_tls_client_ca_expiry_seconds": "Until the last CA of client certificates expires.",
+    "tokensidecar_service_account_keys_good": "1 while the last look for the keys of service account tokens was good.",
+    "tokensidecar_service_account_keys_age_seconds": "Since the keys of service account tokens were last read.",
+}
+"""Those that may have no value, and what they say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +37,7 @@ class Gauges:
     backlog: Callable[[], Backlog]
     ready: Callable[[], bool]
     heard: Callable[[], float | None]
-    further: Callable[[], Iterator[Reading]] = lambda: iter(())
+    further: Callable[[], Iterator[tuple[str, dict[str, str], float]]] = lambda: iter(())
 
     def __call__(self) -> Iterator[Reading]:
         """All of them, now."""
@@ -33,7 +45,7 @@ class Gauges:
         yield "tokensidecar_clock_skew_seconds", "This machine's clock less the store's.", {}, self.keeper.skew()
         if (heard := self.heard()) is not None:
             silence = max(self.keeper.now() - heard, 0.0)
-            yield "tokensidecar_keeper_silence_seconds", "Since a keeper last wrote here.", {}, silence
+            yield _SILENCE, SOMETIMES[_SILENCE], {}, silence
         yield from self._of_audit()
         if (denylist := self.keeper.denylist) is not None:
             held = "Revocations in memory, of tokens, subjects and families."
@@ -44,7 +56,8 @@ class Gauges:
             yield from self._of_profile(name)
         for name in self.keeper.rings():
             yield from self._of_ring(name)
-        yield from self.further()
+        for name, labels, value in self.further():
+            yield name, SOMETIMES[name], labels, value
 
     def _of_audit(self) -> Iterator[Reading]:
         backlog = self.backlog()
@@ -82,9 +95,4 @@ class Gauges:
                 yield "tokensidecar_rotation_due_seconds", "Until the next scheduled rotation.", by_use, due - now
             ends = [key.destroy_time for key in ring.keys if key.use is use and key.destroy_time is not None]
             if ends:
-                yield (
-                    "tokensidecar_destruction_due_seconds",
-                    "Until the next retired key dies.",
-                    by_use,
-                    min(ends) - now,
-                )
+                yield _DESTRUCTION, SOMETIMES[_DESTRUCTION], by_use, min(ends) - now

@@ -6,7 +6,7 @@ Labels hold only names from the contract and the configuration, never what a cal
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from types import TracebackType
 from typing import Self
@@ -154,6 +154,11 @@ class Metrics:
             registry=self.registry,
         )
 
+    def may_fail(self, port: Port, operation: str) -> None:
+        """Begin its failures at zero, so that the first is an increase."""
+        for reason in (f"{port.name}_UNAVAILABLE", Reason.INTERNAL.name):
+            self._port_errors[port].labels(operation, reason)
+
     def asked(self, port: Port, operation: str, reason: str, seconds: float) -> None:
         """Count one operation of a port. `reason` is empty where it did not fail."""
         self._port_seconds[port].labels(operation).observe(seconds)
@@ -182,9 +187,11 @@ class Metrics:
             self._callers.add(caller)
         self._plain.labels(profile, caller if caller in self._callers else "others", str(accepted).lower()).inc()
 
-    def watch(self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]]) -> None:
-        """Read gauges only when somebody scrapes: (name, help, labels, value)."""
-        self.registry.register(_Watched(gauges))
+    def watch(
+        self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]], sometimes: Mapping[str, str]
+    ) -> None:
+        """Read gauges only when somebody scrapes: (name, help, labels, value). `sometimes`: help of those that may have no value."""
+        self.registry.register(_Watched(gauges, sometimes))
 
     def text(self) -> bytes:
         """The exposition, in the Prometheus text format 0.0.4."""
@@ -192,8 +199,11 @@ class Metrics:
 
 
 class _Watched:
-    def __init__(self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]]) -> None:
+    def __init__(
+        self, gauges: Callable[[], Iterator[tuple[str, str, dict[str, str], float]]], sometimes: Mapping[str, str]
+    ) -> None:
         self._gauges = gauges
+        self._sometimes = sometimes
 
     def describe(self) -> list[Metric]:
         return []  # nothing is read at registration
@@ -203,6 +213,8 @@ class _Watched:
         for name, help_, labels, value in self._gauges():
             family = families.setdefault(name, GaugeMetricFamily(name, help_, labels=list(labels)))
             family.add_metric(list(labels.values()), value)
+        for name, help_ in self._sometimes.items():
+            families.setdefault(name, GaugeMetricFamily(name, help_))
         yield from families.values()
 
 

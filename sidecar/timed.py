@@ -33,6 +33,7 @@ def time_port(port: Port, objects: Iterable[object], metrics: Metrics, traces: T
         for name in OPERATIONS[port]:
             operation = getattr(one, name, None)
             if operation is not None:
+                metrics.may_fail(port, name)
                 setattr(one, name, _timed(port, name, operation, metrics, traces))
 
 

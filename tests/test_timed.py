@@ -78,7 +78,8 @@ async def test_answers_go_through_and_are_counted(metrics: Metrics) -> None:
     assert isinstance(store, Passive)
     for operation in ("now", "written"):
         assert value(metrics, "tokensidecar_store_duration_seconds_count", operation=operation) == 1
-    assert value(metrics, "tokensidecar_store_errors_total", operation="now", reason="INTERNAL") is None
+    assert value(metrics, "tokensidecar_store_errors_total", operation="now", reason="INTERNAL") == 0
+    assert value(metrics, "tokensidecar_store_errors_total", operation="spend", reason="INTERNAL") is None
 
 
 async def test_failures_go_through_and_are_counted_by_reason(metrics: Metrics) -> None:
@@ -105,7 +106,8 @@ async def test_who_gives_up_is_no_failure_of_the_store(metrics: Metrics) -> None
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(store.save("x", b"", expected=0), 0.02)
     assert value(metrics, "tokensidecar_store_duration_seconds_sum", operation="save") == pytest.approx(0.02, abs=2)
-    assert "tokensidecar_store_errors_total{" not in metrics.text().decode()
+    for reason in ("STORE_UNAVAILABLE", "INTERNAL"):
+        assert value(metrics, "tokensidecar_store_errors_total", operation="save", reason=reason) == 0
 
 
 async def test_each_operation_is_a_step_of_the_trace(metrics: Metrics) -> None:

@@ -106,12 +106,10 @@ class KeySet:
         finally:
             self._waiting -= 1
 
-    def readings(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
-        """For the metrics: name, help, labels, value."""
-        age = "Since the keys of service account tokens were last read."
-        yield "tokensidecar_service_account_keys_age_seconds", age, {}, self._now() - self._read_at
-        good = "1 while the last look for the keys of service account tokens was good."
-        yield "tokensidecar_service_account_keys_good", good, {}, float(not self._failure)
+    def readings(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """For the metrics: name, labels, value."""
+        yield "tokensidecar_service_account_keys_good", {}, float(not self._failure)
+        yield "tokensidecar_service_account_keys_age_seconds", {}, self._now() - self._read_at
 
     async def _shared_look(self) -> bool:
         if self._looking is None:

@@ -74,17 +74,14 @@ class ServingCertificates:
                     self._told("INTERNAL")
             before = stamp
 
-    def readings(self) -> Iterator[tuple[str, str, dict[str, str], float]]:
-        """For the metrics: name, help, labels, value."""
+    def readings(self) -> Iterator[tuple[str, dict[str, str], float]]:
+        """For the metrics: name, labels, value."""
         now, labels = self._now(), {"address": self._address}
-        good = "1 while the files of this TLS address, as they were last read, are in force; 0: what was before is."
-        yield "tokensidecar_tls_good", good, labels, float(self._good)
-        age, left = "Since the certificate in force became valid.", "Until the certificate in force expires."
-        yield "tokensidecar_tls_certificate_age_seconds", age, labels, now - self._current.valid_from
-        yield "tokensidecar_tls_certificate_expiry_seconds", left, labels, self._current.valid_until - now
+        yield "tokensidecar_tls_good", labels, float(self._good)
+        yield "tokensidecar_tls_certificate_age_seconds", labels, now - self._current.valid_from
+        yield "tokensidecar_tls_certificate_expiry_seconds", labels, self._current.valid_until - now
         if self._tls.client_ca:
-            last = "Until the last CA of client certificates expires."
-            yield "tokensidecar_tls_client_ca_expiry_seconds", last, labels, self._current.clients_until - now
+            yield "tokensidecar_tls_client_ca_expiry_seconds", labels, self._current.clients_until - now
 
     async def _renew(self, stamp: tuple[object, ...], *, settled: bool) -> None:
         try:
