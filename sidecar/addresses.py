@@ -81,17 +81,19 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """The three planes, each a server of its own."""
+    """The three planes, each a server of its own, and where gateways ask about requests."""
 
     app: tuple[Address, ...]
     admin: tuple[Address, ...]
     http: Address | None
+    envoy: tuple[Address, ...] = ()
+    forward_auth: tuple[Address, ...] = ()
     allow_http_beyond_loopback: bool = False
     allow_plaintext_tcp: bool = False
 
     def planes_of(self, caller: str) -> tuple[Plane, ...]:
         """The planes on which somebody of this name could call; none: nobody has it."""
-        planes = ((Plane.APP, self.app), (Plane.ADMIN, self.admin))
+        planes = ((Plane.APP, (*self.app, *self.envoy, *self.forward_auth)), (Plane.ADMIN, self.admin))
         return tuple(plane for plane, addresses in planes if any(address.may_have(caller) for address in addresses))
 
 
@@ -133,7 +135,13 @@ class _Reader:
         admin = self._addresses("admin", *_given("admin", found, env, default_admin))
         http_key, http = self._http(found, env)
         listen = Listen(
-            app, admin, http, found.get("allow_http_beyond_loopback", False), found.get("allow_plaintext_tcp", False)
+            app,
+            admin,
+            http,
+            self._addresses("envoy", "listen.envoy", found.get("envoy", [])),
+            self._addresses("forward_auth", "listen.forward_auth", found.get("forward_auth", [])),
+            found.get("allow_http_beyond_loopback", False),
+            found.get("allow_plaintext_tcp", False),
         )
         if app_given == []:
             self._problem("listen.app", "must name at least one address")
@@ -266,6 +274,17 @@ class _Reader:
                 self._note(
                     f"the app plane listens beyond loopback on {address}, in plaintext: who can reach it can issue tokens"
                 )
+        for plane, addresses in (("envoy", listen.envoy), ("forward_auth", listen.forward_auth)):
+            for address in addresses:
+                self._check_token_reach(plane, address)
+                if plane == "forward_auth" and address.identified is not Identified.ADDRESS:
+                    self._problem("listen.forward_auth", f"{address} speaks plain HTTP: no tls, no service accounts")
+                elif not address.local and not address.tls and not listen.allow_plaintext_tcp:
+                    self._problem(
+                        f"listen.{plane}",
+                        f"{address} is beyond loopback: tokens would cross the network readable; "
+                        "listen.allow_plaintext_tcp = true accepts that",
+                    )
         for address in listen.admin:
             self._check_token_reach("admin", address)
             if address.identified is not Identified.ADDRESS:
@@ -292,7 +311,13 @@ class _Reader:
     def _check_different(self, listen: Listen) -> None:
         taken: dict[str, str] = {}
         named: dict[str, str] = {}
-        planes = (("app", listen.app), ("admin", listen.admin), ("http", (listen.http,) if listen.http else ()))
+        planes = (
+            ("app", listen.app),
+            ("admin", listen.admin),
+            ("envoy", listen.envoy),
+            ("forward_auth", listen.forward_auth),
+            ("http", (listen.http,) if listen.http else ()),
+        )
         for plane, addresses in planes:
             for address in addresses:
                 if str(address) in taken:

@@ -18,6 +18,7 @@ import uvloop
 from sidecar import __version__, directories, logs, process
 from sidecar.addresses import Address
 from sidecar.audit import Audit, Backlog
+from sidecar.authorize import Authorize
 from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store, open_traces
 from sidecar.caller import SIDECAR, Plane
 from sidecar.certificates import UnusableCertificateError
@@ -28,6 +29,7 @@ from sidecar.data_keys import DamagedRingError
 from sidecar.denylist import Denylist
 from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
+from sidecar.envoy.authorization import AUTHORIZATION_SERVICE, authorization_services
 from sidecar.errors import ChangedRingError, Reason, SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
 from sidecar.gauges import SOMETIMES, Gauges
@@ -50,7 +52,7 @@ from sidecar.rotate import Rotate
 from sidecar.rpc.boundary import Boundary
 from sidecar.rpc.health import Health
 from sidecar.rpc.peer import door
-from sidecar.rpc.server import SERVICES, ListenError, Server
+from sidecar.rpc.server import SERVICES, ListenError, Server, plane_services
 from sidecar.rpc.servicers import Verbs
 from sidecar.rpc.tls import ServingCertificates
 from sidecar.service_accounts import ALGORITHMS, ServiceAccounts
@@ -120,7 +122,8 @@ class App:
         """Load or make the rings, then listen. `StoppedStartError`: it was told to stop meanwhile."""
         config, clock = self.config, SystemClock()
         refuse_what_cannot_work(config.keys, keeping=self._keeping)
-        prepare_directories(config, (*self._app_addresses, *config.listen.admin))
+        gateways = () if self._keeping else (*config.listen.envoy, *config.listen.forward_auth)
+        prepare_directories(config, (*self._app_addresses, *config.listen.admin, *gateways))
         self.metrics = Metrics((*config.profiles, *config.imported), __version__)
         choose_engine(config.keys.engine)
         self._traces = open_traces(config.traces)
@@ -179,7 +182,8 @@ class App:
             keys=Keys(self.keeper, policy, self._audit),
             fresh_id=lambda: secrets.token_urlsafe(16),
         )
-        self.health = Health(tuple(dict.fromkeys(s for services in SERVICES.values() for s in services)))
+        services = [*SERVICES.values(), *([(AUTHORIZATION_SERVICE,)] if config.listen.envoy else [])]
+        self.health = Health(tuple(dict.fromkeys(s for each in services for s in each)))
         self._keys = verbs.keys
         await self._listen(verbs, clock)
         self._reload = Reload(config, os.environ, policy, self._audit, self.metrics)
@@ -204,14 +208,20 @@ class App:
     async def _listen(self, verbs: Verbs, clock: SystemClock) -> None:
         listen, boundary = self.config.listen, Boundary(self.metrics, self._policy, self._audit, self._traces)
         accounts = await self._service_accounts(clock)
-        for plane, addresses in ((Plane.APP, self._app_addresses), (Plane.ADMIN, listen.admin)):
+        app, admin = (plane_services(plane, verbs, boundary) for plane in (Plane.APP, Plane.ADMIN))
+        envoy = authorization_services(self._authorize(verbs), boundary)
+        for plane, addresses, services in (
+            (Plane.APP, self._app_addresses, app),
+            (Plane.ADMIN, listen.admin, admin),
+            (Plane.APP, () if self._keeping else listen.envoy, envoy),
+        ):
             for address in addresses:
                 certificates = None
                 if address.tls:
                     certificates = ServingCertificates(address, address.tls, self._audit, self.metrics, clock.wall)
                     self._credentials.append(certificates)
                 who = door(address, plane, accounts=accounts, now=clock.wall)
-                server = Server(plane, address, verbs, boundary, self.health, who, certificates)
+                server = Server(address, services(who), self.health, certificates)
                 self._servers.append(server)
                 await server.start()
         await self._listen_http()
@@ -230,6 +240,17 @@ class App:
     def _of_credentials(self) -> Iterator[tuple[str, dict[str, str], float]]:
         for each in self._credentials:
             yield from each.readings()
+
+    def _authorize(self, verbs: Verbs) -> Authorize:
+        config = self.config
+        return Authorize(
+            config.routes,
+            config.profiles,
+            verbs.validate,
+            verbs.issue,
+            now=self.keeper.now,
+            fresh_id=verbs.fresh_id,
+        )
 
     async def _listen_http(self) -> None:
         """The http plane; a sidecar that waits for its keeper has it already."""
@@ -522,7 +543,12 @@ async def _run(config: Config, *, keeping: bool) -> int:
     loop.add_signal_handler(signal.SIGHUP, app.hang_up)
     try:
         await app.start()
-        for plane, addresses in (("app", () if keeping else config.listen.app), ("admin", config.listen.admin)):
+        for plane, addresses in (
+            ("app", () if keeping else config.listen.app),
+            ("admin", config.listen.admin),
+            ("envoy", () if keeping else config.listen.envoy),
+            ("forward_auth", () if keeping else config.listen.forward_auth),
+        ):
             if addresses:
                 _log.info("sidecar.serving", plane=plane, addresses=list(map(str, addresses)))
         if config.listen.http:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sidecar import addresses, directories, rules
+from sidecar import addresses, directories, routing, rules
 from sidecar.addresses import Listen
 from sidecar.duties import DOCUMENT as DUTIES
 from sidecar.fields import Choice, Kind, Section, spell
@@ -29,6 +29,7 @@ from sidecar.keyring import Role
 from sidecar.policy import Rule
 from sidecar.ports import REVOCATIONS
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
+from sidecar.routes import Route
 from sidecar.sections import (
     CLAIMS,
     IMPORT,
@@ -37,6 +38,7 @@ from sidecar.sections import (
     LOG_FORMATS,
     LOG_LEVELS,
     MOUNT_SECONDS,
+    PLANES,
     PRESETS,
     PROFILE,
     PROFILE_NAME,
@@ -140,7 +142,7 @@ class Config:
     """Everything that a server is built from. `source` None: no file; `notes` are what serve says at its start, a sentence each.
 
     `imported`: the profiles of other systems' tokens, which have no ring and only validate; `profiles` are the others. `policy` empty: the
-    planes decide. `digest`: SHA-256 of the file, in hexadecimal; empty: no file.
+    planes decide. `routes`: what gateways may let through. `digest`: SHA-256 of the file, in hexadecimal; empty: no file.
     """
 
     source: str | None
@@ -156,6 +158,7 @@ class Config:
     policy: tuple[Rule, ...] = ()
     service_accounts: ServiceAccounts | None = None
     imported: Mapping[str, Profile] = field(default_factory=dict)
+    routes: tuple[Route, ...] = ()
     digest: str = field(default="", compare=False)
     traces: Traces = Traces()
 
@@ -213,7 +216,7 @@ class _Reader:
                 self._problem(key, "must be an absolute path")
         if source is None:
             self._notes.append("no config file: the embedded defaults are in force")
-        self._names("", tree, (*TABLES, "profiles", "policy", "service_accounts"), TABLES_LATER)
+        self._names("", tree, (*TABLES, "profiles", "policy", "routes", "service_accounts"), TABLES_LATER)
         tables = {
             name: self._table(name, tree.get(name, {}), section, further=tuple(TABLES_WITHIN.get(name, ())))
             for name, section in TABLES.items()
@@ -235,6 +238,14 @@ class _Reader:
             tree.get("policy", {}), profiles, listen, table=self._table, problem=self._problem, note=self._notes.append
         )
         accounts = self._service_accounts(tree.get("service_accounts"), listen)
+        routes = routing.read(
+            tree.get("routes", []),
+            profiles,
+            asked=bool(listen.envoy or listen.forward_auth),
+            table=self._table,
+            problem=self._problem,
+            note=self._notes.append,
+        )
         if self._problems:
             raise ConfigError(source or "the environment", self._problems)
         return Config(
@@ -252,6 +263,7 @@ class _Reader:
             notes=tuple(self._notes),
             policy=policy,
             service_accounts=accounts,
+            routes=routes,
         )
 
     def _problem(self, key: str, sentence: str) -> None:
@@ -281,7 +293,7 @@ class _Reader:
                 if each.required:
                     self._problem(f"{at}.{name}", f"is required: {each.purpose}")
                 continue
-            if section is LISTEN and name in ("app", "admin"):
+            if section is LISTEN and name in PLANES:
                 values[name] = found[name]  # a string or a table each: read by _addresses
                 continue
             try:

@@ -97,7 +97,7 @@ class Words:
     """A table from names of one kind to words of another."""
 
     name: Text
-    word: Choice
+    word: Choice | Text
 
     def read(self, value: object) -> dict[str, str]:
         """The table."""

@@ -76,12 +76,12 @@ class Bond:
 
 @dataclass(frozen=True, slots=True)
 class DpopProof:
-    """The DPoP header's value, and the request that came with it. `nonce` empty: none is expected."""
+    """The DPoP header's value, and the request that came with it. `nonces`: one of these is expected; empty: none is."""
 
     text: str
     method: str
     url: str
-    nonce: str = ""
+    nonces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def _prove(bond: Bond, evidence: DpopProof, token: str, now: float, max_age: flo
         raise UnprovenPossessionError(stage="possession.htu")
     if not _equal(claims.get("ath"), _hashed(token)):
         raise UnprovenPossessionError(stage="possession.ath")
-    if evidence.nonce and not _equal(claims.get("nonce"), evidence.nonce):
+    if evidence.nonces and not any(_equal(claims.get("nonce"), nonce) for nonce in evidence.nonces):
         raise UnprovenPossessionError(stage="possession.nonce")
     if type(issued) is not int or not now - max_age - leeway <= issued <= now + leeway:
         raise UnprovenPossessionError(stage="possession.iat")

@@ -112,7 +112,8 @@ def _tell_gaps(rules: list[Rule], listen: Listen, problem: Problem, note: Callab
     if not rules:
         note("no policy: every caller of the app plane may issue and validate, under every profile")
     named = {rule.caller for rule in rules}
-    for plane, addresses in ((Plane.APP, listen.app), (Plane.ADMIN, listen.admin)):
+    gateways = (*listen.envoy, *listen.forward_auth)
+    for plane, addresses in ((Plane.APP, (*listen.app, *gateways)), (Plane.ADMIN, listen.admin)):
         for address in addresses:
             if address.identified is Identified.ADDRESS:
                 if rules and address.caller not in named:

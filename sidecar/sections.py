@@ -32,6 +32,7 @@ from sidecar.jose.keys import ENGINES
 from sidecar.jose.suites import AGREEMENT_CURVES, CONTENT, KEY_MANAGEMENT, SIGNATURES
 from sidecar.policy import SERVED, Verb
 from sidecar.rates import PATTERN as RATE
+from sidecar.routes import KEPT_HEADERS, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ ROLES = {"issuer": ("issue",), "validator": ("open",), "both": ("issue", "open")
 """The roles of each word of keys.role, as keys.kek names them."""
 LEDGERS = ("sqlite", "postgresql")
 """The kinds of store that remember tokens: revoked, consumed and refreshed ones."""
+PLANES = ("app", "admin", "envoy", "forward_auth")
+"""The keys of [listen] that are lists of addresses."""
+ROUTES_MOST = 1000
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "text")
 HTTP_OFF = "off"
@@ -102,16 +106,24 @@ LISTEN = Section(
             f'/livez, /readyz, /metrics, /.well-known/jwks.json. "{HTTP_OFF}": nowhere.',
             '"127.0.0.1:8792"',
         ),
+        "envoy": Field(
+            Texts(ADDRESS_TEXT),
+            "Where Envoy asks about requests (ext_authz), as [[routes]] say. Addresses as in listen.app. Empty: nowhere.",
+            "[]",
+        ),
+        "forward_auth": Field(
+            Texts(ADDRESS_TEXT),
+            "Where other gateways ask: GET /auth. Addresses as in listen.app. Empty: nowhere.",
+            "[]",
+        ),
         "allow_http_beyond_loopback": Field(Flag(), "Others on the network can read metrics and readiness.", "false"),
         "allow_plaintext_tcp": Field(
             Flag(),
-            "The app plane may listen beyond loopback without TLS: tokens and claims cross the network readable, and callers are not told apart.",
+            "The app plane and the gateways' listeners may listen beyond loopback without TLS: tokens and claims cross the network readable, and callers are not told apart.",
             "false",
         ),
     },
     later={
-        "envoy": "ext_authz",
-        "forward_auth": "forward auth",
         "workers": "more than one worker",
     },
 )
@@ -419,6 +431,68 @@ POLICY_ISSUE = Section(
     }
 )
 POLICY_VERB = Section({"profiles": _PROFILES, "rate": _RATE})
+_HEADER = Text("the name of a header in lower case", rf"(?!(?:{'|'.join(KEPT_HEADERS)})$)[a-z0-9-]{{1,64}}")
+_WORD = r"[!#-+\--:<-\[\]-~]{1,128}"
+_SCOPE = Text("one word of printable ASCII, without quotes and backslashes", r"[\x21\x23-\x5b\x5d-\x7e]{1,255}")
+ROUTE = Section(
+    {
+        "name": Field(PROFILE_NAME, "What metadata and audit call it.", required=True),
+        "hosts": Field(
+            Texts(
+                Text(
+                    'a host in lower case without a port, or "*.example.com" for all below one',
+                    r"(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]{0,250}[a-z0-9_])?",
+                )
+            ),
+            "The hosts that requests are for.",
+            "any",
+        ),
+        "paths": Field(
+            Texts(Text('a path in normal form, or one with all below it: "/v1/*"', r"/[\x21-\x7e]{0,1023}")),
+            "The paths, without queries. Requests whose path could be read in two ways get 400.",
+            "any",
+        ),
+        "methods": Field(Texts(Text("a method in capitals", "[A-Z]{1,32}")), "The methods.", "any"),
+        "extensions": Field(
+            Words(Text("a name", _WORD), Text("text of 1 to 255 characters", r"[^\x00-\x1f\x7f]{1,255}")),
+            "What the gateway's own context must say: Envoy's context_extensions.",
+            "any",
+        ),
+        "open": Field(Flag(), "No token is asked for; headers that routes fill are taken out all the same.", "false"),
+        "profiles": Field(Texts(PROFILE_NAME, least=1), "The profiles whose tokens are accepted.", '["default"]'),
+        "audiences": Field(
+            Texts(_LINE, least=1), "One of these must be in the token's aud. Required unless the route is open."
+        ),
+        "scopes": Field(Texts(_SCOPE), "All of these must be in the token's scope.", "[]"),
+        "token": Field(
+            Texts(
+                Text(
+                    '"bearer", "dpop", "header:NAME" or "cookie:NAME"',
+                    r"bearer|dpop|header:[a-z0-9-]{1,64}|cookie:[A-Za-z0-9_.-]{1,64}",
+                ),
+                least=1,
+            ),
+            "Where the token stands. Two at once are refused.",
+            '["bearer", "dpop"]',
+        ),
+        "upstream": Field(
+            Choice(tuple(one.value for one in Upstream)),
+            "What goes upstream. strip: nothing. claims: claims as headers. phantom: a short-lived signed token. pass: the token itself.",
+            '"strip"',
+        ),
+        "claims": Field(
+            Words(_HEADER, Text('the name of a claim, or "*" for all', r"[^\x00-\x1f\x7f]{1,128}")),
+            'Headers, and the claim that each gets: { x-user = "sub" }. Clients cannot set them, on any route.',
+        ),
+        "phantom": Field(PROFILE_NAME, "The profile of what goes upstream: format signed, published."),
+        "origin": Field(
+            Text('an origin such as "https://orders.example.com"', r"https?://[a-z0-9.-]{1,253}(?::[0-9]{1,5})?"),
+            "Scheme and host that clients call, for DPoP proofs.",
+            "what the request says",
+        ),
+        "dpop_nonce": Field(Flag(), "DPoP proofs must have a nonce of this sidecar's (RFC 9449, section 9).", "false"),
+    }
+)
 LOG = Section(
     {
         "level": Field(Choice(LOG_LEVELS), "The least severe log line that is written.", '"info"'),
@@ -444,7 +518,6 @@ TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "l
 TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS}}
 TABLES_LATER = {
     "refresh": "refresh tokens",
-    "envoy": "ext_authz",
     "revocation": "revocation of tokens",
 }
 SECTIONS: dict[str, Section] = {
@@ -460,6 +533,7 @@ SECTIONS: dict[str, Section] = {
     "policy.NAME": POLICY,
     "policy.NAME.issue": POLICY_ISSUE,
     "policy.NAME.VERB": POLICY_VERB,
+    "routes[]": ROUTE,
     "audit": AUDIT,
     "log": LOG,
     "traces": TRACES,
@@ -483,7 +557,7 @@ def json_schema() -> JsonSchema:
     """JSON Schema (draft 2020-12) of the file. What needs more than one key to judge is left to `load`."""
     one: JsonSchema = {"anyOf": [ADDRESS_TEXT.schema(), ADDRESS.schema({"tls": TLS.schema()})]}
     planes: dict[str, JsonSchema] = {
-        name: {"type": "array", "items": one, "description": LISTEN.fields[name].purpose} for name in ("app", "admin")
+        name: {"type": "array", "items": one, "description": LISTEN.fields[name].purpose} for name in PLANES
     }
     listen, profile = LISTEN.schema(planes), PROFILE.schema({"claims": CLAIMS.schema(), "import": IMPORT.schema()})
     profiles = {
@@ -507,6 +581,7 @@ def json_schema() -> JsonSchema:
         "profiles": profiles,
         "policy": policies,
         "service_accounts": SERVICE_ACCOUNTS.schema(),
+        "routes": {"type": "array", "items": ROUTE.schema(), "maxItems": ROUTES_MOST},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

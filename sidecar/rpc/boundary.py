@@ -41,7 +41,7 @@ AT_ONCE = 512  # calls in work; more are turned away at once rather than kept wa
 REJECTIONS_LOGGED = 20  # lines a second; the rest is counted, in the log and in the metrics
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_HOT = frozenset({"Issue", "Validate", "BatchIssue", "BatchValidate", "GetJwks", "ListKeys"})
+_HOT = frozenset({"Issue", "Validate", "BatchIssue", "BatchValidate", "GetJwks", "ListKeys", "Check"})
 
 _log = get_logger()
 

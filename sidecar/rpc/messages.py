@@ -101,7 +101,7 @@ def _evidence(possession: pb.Possession, bad: list[Violation]) -> Evidence | Non
                         "possession.dpop.url", "required: the http or https URL of the request, as its sender wrote it"
                     )
                 )
-            return DpopProof(dpop.proof, dpop.method, dpop.url, dpop.nonce)
+            return DpopProof(dpop.proof, dpop.method, dpop.url, (dpop.nonce,) if dpop.nonce else ())
         case "certificate_thumbprint_sha256":
             if not is_thumbprint(possession.certificate_thumbprint_sha256):
                 bad.append(Violation("possession.certificate_thumbprint_sha256", _THUMBPRINT_PROBLEM))

@@ -11,6 +11,7 @@ import fcntl
 import grp
 import os
 import socket
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import grpc
@@ -42,6 +43,9 @@ OPTIONS: tuple[tuple[str, int], ...] = (
 )
 """Each was attacked and held; README.md says with what."""
 
+Services = Callable[[Door], Mapping[str, grpc.GenericRpcHandler]]
+"""Makes the services that one door leads to."""
+
 HEALTH_SERVICE = "grpc.health.v1.Health"
 SERVICES = {Plane.APP: (TOKEN_SERVICE,), Plane.ADMIN: (TOKEN_SERVICE, ADMIN_SERVICE)}
 
@@ -50,31 +54,37 @@ class ListenError(Exception):
     """An address cannot be served; the text says why and what to do."""
 
 
+def plane_services(plane: Plane, verbs: Verbs, boundary: Boundary) -> Services:
+    """The services of one plane."""
+
+    def made(door: Door) -> Mapping[str, grpc.GenericRpcHandler]:
+        services = {TOKEN_SERVICE: token_service(verbs, boundary, door)}
+        if plane is Plane.ADMIN:
+            services[ADMIN_SERVICE] = admin_service(verbs, boundary, door)
+        return services
+
+    return made
+
+
 class Server:
-    """One address of one plane."""
+    """One address, and what is served there."""
 
     def __init__(
         self,
-        plane: Plane,
         address: Address,
-        verbs: Verbs,
-        boundary: Boundary,
+        services: Mapping[str, grpc.GenericRpcHandler],
         health: Health,
-        door: Door,
         certificates: ServingCertificates | None = None,
     ) -> None:
-        """`certificates`: of an address with TLS."""
+        """`services` by name; `certificates`: of an address with TLS."""
         self.address = address
         self._certificates = certificates
         self._lock: int | None = None
         self._bound = False  # the socket file is ours to remove
         self._server = grpc.aio.server(options=OPTIONS)
-        services = [token_service(verbs, boundary, door)]
-        if plane is Plane.ADMIN:
-            services.append(admin_service(verbs, boundary, door))
         self._ending = asyncio.Event()
-        told = reflection.handlers((*SERVICES[plane], HEALTH_SERVICE), self._ending)
-        self._server.add_generic_rpc_handlers((*services, *told))
+        told = reflection.handlers((*services, HEALTH_SERVICE), self._ending)
+        self._server.add_generic_rpc_handlers((*services.values(), *told))
         health_pb2_grpc.add_HealthServicer_to_server(health, self._server)
 
     async def start(self) -> None:

@@ -1,0 +1,121 @@
+"""envoy.service.auth.v3.Authorization: unpack what Envoy says of a request, ask `authorize`, pack the answer.
+
+A denial of any kind is a `denied_response`, 503 included: an `error_response`, or a failed call, Envoy may be configured to let through
+(`failure_mode_allow`). What fails in here is a failed call all the same, and Envoy's own `status_on_error`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from base64 import b64decode, urlsafe_b64encode
+from binascii import Error as Base64Error
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import unquote
+
+import grpc
+from google.protobuf import json_format
+from google.rpc import status_pb2
+
+from sidecar.authorize import Allowed, Authorize
+from sidecar.denials import Denied
+from sidecar.envoy import ext_authz_pb2 as pb
+from sidecar.policy import Verb
+from sidecar.routes import Request
+from sidecar.rpc.boundary import Boundary, Call, Door
+from sidecar.rpc.server import Services
+
+AUTHORIZATION_SERVICE = "envoy.service.auth.v3.Authorization"
+CHECK_BYTES = 256 * 1024
+"""Envoy's own limit for a request's headers is 60 KiB, and some of them come twice."""
+
+_CODES = {
+    HTTPStatus.BAD_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    HTTPStatus.UNAUTHORIZED: grpc.StatusCode.UNAUTHENTICATED,
+    HTTPStatus.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    HTTPStatus.SERVICE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+}
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+
+
+def authorization_services(authorize: Authorize, boundary: Boundary) -> Services:
+    """The service, for the doors of [listen] envoy."""
+
+    async def check(call: Call[pb.CheckRequest]) -> pb.CheckResponse:
+        answer = await authorize(call.caller, request(call.request), call.request_id, call.refused)
+        return denied(answer) if isinstance(answer, Denied) else allowed(answer)
+
+    def made(door: Door) -> Mapping[str, grpc.GenericRpcHandler]:
+        handler = boundary.wrap(
+            AUTHORIZATION_SERVICE, "Check", Verb.VALIDATE, pb.CheckRequest, check, door, limit=CHECK_BYTES
+        )
+        return {AUTHORIZATION_SERVICE: grpc.method_handlers_generic_handler(AUTHORIZATION_SERVICE, {"Check": handler})}
+
+    return made
+
+
+def request(message: pb.CheckRequest) -> Request:
+    """What Envoy says of a request."""
+    attributes = message.attributes
+    http = attributes.request.http
+    return Request(
+        method=http.method,
+        scheme=http.scheme,
+        host=http.host,
+        target=http.path,
+        headers=_headers(http),
+        extensions=attributes.context_extensions,
+        certificate=thumbprint(attributes.source.certificate),
+    )
+
+
+def _headers(http: pb.AttributeContext.HttpRequest) -> Mapping[str, str]:
+    if not http.HasField("header_map"):
+        return http.headers
+    found: dict[str, str] = {}
+    for header in http.header_map.headers:
+        value = header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
+        found[header.key] = f"{found[header.key]},{value}" if header.key in found else value
+    return found
+
+
+def thumbprint(certificate: str) -> str:
+    """`x5t#S256` (RFC 8705 section 3.1) of one certificate, in URL-encoded PEM; empty where there is none, or it is none."""
+    body = unquote(certificate).strip()
+    if not body.startswith(_BEGIN) or _END not in body:
+        return ""
+    try:
+        data = b64decode("".join(body.removeprefix(_BEGIN).partition(_END)[0].split()), validate=True)
+    except (Base64Error, ValueError):
+        return ""
+    return urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+def allowed(answer: Allowed) -> pb.CheckResponse:
+    """Let it through, with these headers changed."""
+    response = pb.CheckResponse(
+        status=status_pb2.Status(code=0),
+        ok_response=pb.OkHttpResponse(headers=_options(answer.changes.put), headers_to_remove=answer.changes.out),
+    )
+    json_format.ParseDict(dict(answer.facts), response.dynamic_metadata)
+    return response
+
+
+def denied(answer: Denied) -> pb.CheckResponse:
+    """The answer for the client; the facts are for Envoy's access log."""
+    response = pb.CheckResponse(
+        status=status_pb2.Status(code=_CODES[HTTPStatus(answer.status)].value[0]),
+        denied_response=pb.DeniedHttpResponse(
+            status=pb.HttpStatus(code=answer.status), headers=_options(answer.headers), body=answer.body.decode()
+        ),
+    )
+    json_format.ParseDict(dict(answer.facts), response.dynamic_metadata)
+    return response
+
+
+def _options(headers: Mapping[str, str]) -> list[pb.HeaderValueOption]:
+    overwrite = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    return [
+        pb.HeaderValueOption(header=pb.HeaderValue(key=name, value=value), append_action=overwrite)
+        for name, value in headers.items()
+    ]

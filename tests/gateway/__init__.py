@@ -1,0 +1,1 @@
+"""The sidecar behind real gateways: Envoy and nginx, with real upstreams."""
