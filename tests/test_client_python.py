@@ -492,6 +492,20 @@ def test_the_client_finds_its_sidecar_again_after_a_restart(start_sidecar: Calla
                 assert time.monotonic() < end
 
 
+@pytest.mark.parametrize("ending", ["", "raise SystemExit('at once')", "del client"])
+def test_a_program_that_closes_nothing_ends(sidecar: RunningSidecar, ending: str) -> None:
+    program = f"import tokensidecar\nclient = tokensidecar.connect()\nadmin = tokensidecar.connect_admin()\n{ending}"
+    env = sidecar.env | {
+        "TOKENSIDECAR_ADDRESS": sidecar.app_socket,
+        "TOKENSIDECAR_ADMIN_ADDRESS": sidecar.admin_socket,
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == ("raise" in ending)
+
+
 def test_the_readme_runs(sidecar: RunningSidecar, tmp_path: Path) -> None:
     readme = (ROOT / "clients/python/README.md").read_text(encoding="utf-8")
     blocks = [block.partition("```")[0] for block in readme.split("```python\n")[1:]]

@@ -1,7 +1,5 @@
 """What the store and the KMS are asked is measured at the port, whoever they are, and changes nothing of what they do."""
 
-# ruff: noqa: ARG002 - methods of ports
-
 from __future__ import annotations
 
 import asyncio

@@ -48,10 +48,10 @@ class TestFileKms(KmsContract):
 class _BrokenKms:
     """Wraps nothing, binds nothing."""
 
-    async def wrap(self, data_key: bytes, context: dict[str, str]) -> bytes:  # noqa: ARG002
+    async def wrap(self, data_key: bytes, context: dict[str, str]) -> bytes:
         return data_key
 
-    async def unwrap(self, wrapped: bytes, context: dict[str, str]) -> bytes:  # noqa: ARG002
+    async def unwrap(self, wrapped: bytes, context: dict[str, str]) -> bytes:
         return wrapped
 
 

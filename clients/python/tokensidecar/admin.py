@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -94,7 +95,8 @@ class AdminClient:
 
     def __init__(self, address: Address, channel: grpc.Channel, *, timeout: float) -> None:
         self.address = str(address)
-        self._channel = channel
+        # Also at the program's end: a channel that is left to the interpreter's can wait for ever for a thread of its own.
+        self._close = weakref.finalize(self, channel.close)
         self._tokens = token_service_pb2_grpc.TokenServiceStub(channel)
         self._admin = admin_service_pb2_grpc.AdminServiceStub(channel)
         self._timeout = timeout
@@ -156,7 +158,7 @@ class AdminClient:
 
     def close(self) -> None:
         """End the connection; calls under way fail."""
-        self._channel.close()
+        self._close()
 
     def __enter__(self) -> Self:
         return self

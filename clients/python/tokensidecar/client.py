@@ -1,9 +1,12 @@
-"""The app plane: issue and validate."""
+"""The app plane: issue, validate, refresh and revoke."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import uuid
+import weakref
 from collections.abc import Iterable
 from datetime import timedelta
 from types import TracebackType
@@ -15,7 +18,15 @@ from tokensidecar import tokens
 from tokensidecar.address import APP, Address, addresses
 from tokensidecar.connecting import first_ready
 from tokensidecar.errors import CallError, RejectedError, from_item, from_rpc
-from tokensidecar.tokens import Claims, IssuedToken, IssueRequest, ValidatedToken
+from tokensidecar.tokens import (
+    Claims,
+    Confirmation,
+    IssuedToken,
+    IssueRequest,
+    Possession,
+    Revocation,
+    ValidatedToken,
+)
 from tokensidecar.v1 import token_service_pb2, token_service_pb2_grpc
 
 START_TIMEOUT = 10.0
@@ -59,7 +70,8 @@ class Client:
 
     def __init__(self, address: Address, channel: grpc.Channel, *, validate_timeout: float, timeout: float) -> None:
         self.address = str(address)
-        self._channel = channel
+        # Also at the program's end: a channel that is left to the interpreter's can wait for ever for a thread of its own.
+        self._close = weakref.finalize(self, channel.close)
         self._stub = token_service_pb2_grpc.TokenServiceStub(channel)
         self._validate_timeout = validate_timeout
         self._timeout = timeout
@@ -75,6 +87,8 @@ class Client:
         client_id: str = "",
         scopes: Iterable[str] = (),
         claims: Claims | None = None,
+        confirmation: Confirmation | None = None,
+        with_refresh_token: bool = False,
     ) -> IssuedToken:
         """Make a token. Never repeated by itself.
 
@@ -86,6 +100,8 @@ class Client:
             client_id: `client_id`; empty: this program's name, as the sidecar sees it.
             scopes: `scope`, one word each.
             claims: further claims.
+            confirmation: binds the token to a key of its presenter.
+            with_refresh_token: also make a refresh token that carries this grant.
         """
         wanted = IssueRequest(
             subject,
@@ -95,6 +111,8 @@ class Client:
             client_id,
             tokens.texts("scopes", scopes),
             claims,
+            confirmation,
+            with_refresh_token,
         )
         request = tokens.issue_request(wanted)
         try:
@@ -109,6 +127,7 @@ class Client:
         *,
         profiles: Iterable[str] = (),
         required_scopes: Iterable[str] = (),
+        possession: Possession | None = None,
         request_id: str | None = None,
         min_revocation_revision: int = 0,
     ) -> ValidatedToken:
@@ -119,21 +138,96 @@ class Client:
             audiences: the names of the service that asks.
             profiles: the kinds of token that are accepted; none: "default" alone.
             required_scopes: all of them must be in the token.
+            possession: how the presenter proved that the token is its own, where it is bound.
             request_id: makes repeats of this call the same call, for one-time tokens; None: a fresh one, kept over retries.
             min_revocation_revision: the sidecar must know of revocations up to this revision.
         """
-        request = self._validate_request(token, audiences, profiles, required_scopes)
-        request.request_id = fresh_id() if request_id is None else request_id
-        request.min_revocation_revision = min_revocation_revision
-        seconds = self._validate_timeout if self._validated else max(self._validate_timeout, FIRST_VALIDATE_TIMEOUT)
+        request = self._one(
+            token, audiences, profiles, required_scopes, possession, request_id, min_revocation_revision
+        )
         try:
-            answer = self._stub.Validate(request, timeout=seconds)
+            answer = self._stub.Validate(request, timeout=self._seconds())
         except grpc.RpcError as error:
-            failure = from_rpc(error)
-            self._validated |= isinstance(failure, RejectedError)
-            raise failure from error
+            raise self._failed(error) from error
         self._validated = True
         return tokens.validated(answer)
+
+    async def validate_async(
+        self,
+        token: str,
+        audiences: Iterable[str],
+        *,
+        profiles: Iterable[str] = (),
+        required_scopes: Iterable[str] = (),
+        possession: Possession | None = None,
+        request_id: str | None = None,
+        min_revocation_revision: int = 0,
+    ) -> ValidatedToken:
+        """`validate` for a program on asyncio: the loop goes on meanwhile, and a task that is cancelled cancels the call."""
+        request = self._one(
+            token, audiences, profiles, required_scopes, possession, request_id, min_revocation_revision
+        )
+        call = self._stub.Validate.future(request, timeout=self._seconds())
+        loop, done = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(done.set)
+
+        call.add_done_callback(tell)
+        try:
+            await done.wait()
+            answer = call.result()
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        except grpc.RpcError as error:
+            raise self._failed(error) from error
+        self._validated = True
+        return tokens.validated(answer)
+
+    def refresh(
+        self,
+        refresh_token: str,
+        *,
+        audiences: Iterable[str] = (),
+        scopes: Iterable[str] = (),
+        possession: Possession | None = None,
+    ) -> IssuedToken:
+        """Trade a refresh token for a new pair; keep the new one, the old one is spent.
+
+        Repeated by itself while the sidecar is unavailable: the same refresh token again, within seconds, is the same refresh.
+
+        Args:
+            refresh_token: the last one.
+            audiences: fewer than were granted; none: as granted.
+            scopes: fewer than were granted; none: as granted.
+            possession: where the grant is bound.
+        """
+        request = token_service_pb2.RefreshRequest(
+            refresh_token=tokens.one_text("refresh_token", refresh_token),
+            audiences=tokens.texts("audiences", audiences),
+            scopes=tokens.texts("scopes", scopes),
+            possession=None if possession is None else tokens.possession(possession),
+        )
+        try:
+            return tokens.issued(self._stub.Refresh(request, timeout=self._timeout).tokens)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+
+    def revoke(self, token: str, *, reason: str = "") -> Revocation:
+        """End a token, or with a refresh token everything that came of it: logout. Also good for one that is unknown or already revoked.
+
+        Args:
+            token: an access token or a refresh token.
+            reason: for the audit log.
+        """
+        request = token_service_pb2.RevokeRequest(token=tokens.one_text("token", token), reason=reason)
+        try:
+            answer = self._stub.Revoke(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        return Revocation(answer.revocation_revision, tokens.utc(answer.effective_time))
 
     def batch_issue(self, requests: Iterable[IssueRequest]) -> list[IssuedToken | CallError]:
         """Issue up to 1,000 tokens at once: for each, in order, the token or the error that `issue` would raise."""
@@ -175,6 +269,32 @@ class Client:
             for each in answer.results
         ]
 
+    def _one(
+        self,
+        token: str,
+        audiences: Iterable[str],
+        profiles: Iterable[str],
+        required_scopes: Iterable[str],
+        possession: Possession | None,
+        request_id: str | None,
+        min_revocation_revision: int,
+    ) -> token_service_pb2.ValidateRequest:
+        request = self._validate_request(token, audiences, profiles, required_scopes)
+        request.request_id = fresh_id() if request_id is None else request_id
+        request.min_revocation_revision = min_revocation_revision
+        if possession is not None:
+            request.possession.CopyFrom(tokens.possession(possession))
+        return request
+
+    def _seconds(self) -> float:
+        """For a validate: until one was answered, the connection may have to be made."""
+        return self._validate_timeout if self._validated else max(self._validate_timeout, FIRST_VALIDATE_TIMEOUT)
+
+    def _failed(self, error: grpc.RpcError) -> CallError:
+        failure = from_rpc(error)
+        self._validated |= isinstance(failure, RejectedError)
+        return failure
+
     @staticmethod
     def _validate_request(
         token: str, audiences: Iterable[str], profiles: Iterable[str], required_scopes: Iterable[str]
@@ -197,7 +317,7 @@ class Client:
 
     def close(self) -> None:
         """End the connection; calls under way fail."""
-        self._channel.close()
+        self._close()
 
     def __enter__(self) -> Self:
         return self

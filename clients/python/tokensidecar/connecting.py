@@ -24,6 +24,8 @@ _RETRIES = {
                 {"service": "tokensidecar.v1.TokenService", "method": "Rotate"},
                 {"service": "tokensidecar.v1.TokenService", "method": "GetJwks"},
                 {"service": "tokensidecar.v1.AdminService", "method": "ListKeys"},
+                # Within its grace, the same refresh token again is the same refresh.
+                {"service": "tokensidecar.v1.TokenService", "method": "Refresh"},
             ],
             "retryPolicy": {
                 "maxAttempts": 3,

@@ -18,6 +18,36 @@ Claims = Mapping[str, object] | str | bytes
 
 
 @dataclass(frozen=True, slots=True)
+class JwkThumbprint:
+    """Of the presenter's public key, 43 characters of base64url: `cnf.jkt` (RFC 9449). Proven by a `DpopProof`."""
+
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateThumbprint:
+    """Of the presenter's TLS certificate, 43 characters of base64url: `cnf.x5t#S256` (RFC 8705). As a proof: of the one that was seen."""
+
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class DpopProof:
+    """The DPoP header of a request (RFC 9449), and the request's method and URL, without query and fragment."""
+
+    proof: str = field(repr=False)
+    method: str
+    url: str
+    nonce: str = ""
+
+
+Confirmation = JwkThumbprint | CertificateThumbprint
+"""Who may present a token (RFC 7800)."""
+Possession = DpopProof | CertificateThumbprint
+"""How a presenter proves that it may."""
+
+
+@dataclass(frozen=True, slots=True)
 class IssueRequest:
     """What one token of a batch shall say; the same as the arguments of `Client.issue`."""
 
@@ -28,11 +58,13 @@ class IssueRequest:
     client_id: str = ""
     scopes: Sequence[str] = ()
     claims: Claims | None = field(default=None, repr=False)
+    confirmation: Confirmation | None = None
+    with_refresh_token: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token, and what was granted. Times are UTC."""
+    """A token, and what was granted. Times are UTC. `refresh_token` and its time are there only where one was asked for."""
 
     token: str = field(repr=False)
     token_id: str
@@ -41,6 +73,19 @@ class IssuedToken:
     expire_time: datetime
     audiences: tuple[str, ...]
     scopes: tuple[str, ...]
+    refresh_token: str | None = field(default=None, repr=False)
+    refresh_expire_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """By `effective_time` (UTC) every sidecar obeys, usually within seconds; this one does already.
+
+    `revision` as `min_revocation_revision` of a validate makes sure.
+    """
+
+    revision: int
+    effective_time: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +105,7 @@ class ValidatedToken:
     key_id: str
     ring_revision: int
     revocation_revision: int
+    confirmation: Confirmation | None = None
 
     @property
     def claims(self) -> dict[str, Any]:
@@ -93,7 +139,22 @@ def issue_request(wanted: IssueRequest) -> token_service_pb2.IssueRequest:
         request.ttl.FromTimedelta(wanted.ttl)
     if wanted.claims is not None:
         request.claims_json = one_text("claims_json", to_claims_json(wanted.claims))
+    if isinstance(wanted.confirmation, JwkThumbprint):
+        request.confirmation.jwk_thumbprint_sha256 = wanted.confirmation.sha256
+    elif wanted.confirmation is not None:
+        request.confirmation.certificate_thumbprint_sha256 = wanted.confirmation.sha256
+    request.with_refresh_token = wanted.with_refresh_token
     return request
+
+
+def possession(proof: Possession) -> token_service_pb2.Possession:
+    """The contract's message; InvalidRequestError for what cannot be sent."""
+    if isinstance(proof, CertificateThumbprint):
+        return token_service_pb2.Possession(certificate_thumbprint_sha256=proof.sha256)
+    dpop = token_service_pb2.DpopProof(
+        proof=one_text("proof", proof.proof), method=proof.method, url=one_text("url", proof.url), nonce=proof.nonce
+    )
+    return token_service_pb2.Possession(dpop=dpop)
 
 
 def one_text(name: str, text: str) -> str:
@@ -122,6 +183,8 @@ def issued(answer: token_service_pb2.IssueResponse) -> IssuedToken:
         expire_time=utc(answer.expire_time),
         audiences=tuple(answer.audiences),
         scopes=tuple(answer.scopes),
+        refresh_token=answer.refresh_token or None,
+        refresh_expire_time=utc(answer.refresh_expire_time) if answer.HasField("refresh_expire_time") else None,
     )
 
 
@@ -141,7 +204,16 @@ def validated(answer: token_service_pb2.ValidateResponse) -> ValidatedToken:
         key_id=answer.key_id,
         ring_revision=answer.ring_revision,
         revocation_revision=answer.revocation_revision,
+        confirmation=_confirmation(answer.confirmation),
     )
+
+
+def _confirmation(proven: token_service_pb2.Confirmation) -> Confirmation | None:
+    if proven.WhichOneof("method") == "jwk_thumbprint_sha256":
+        return JwkThumbprint(proven.jwk_thumbprint_sha256)
+    if proven.WhichOneof("method") == "certificate_thumbprint_sha256":
+        return CertificateThumbprint(proven.certificate_thumbprint_sha256)
+    return None
 
 
 def utc(time: Timestamp) -> datetime:
