@@ -11,7 +11,9 @@ with() {
     --with "setuptools<81" "$@"
 }
 with python -m grpc_tools.protoc -I. --python_out="$out" --grpc_python_out="$out" \
-  --mypy_out="$out" --mypy_grpc_out="$out" tokensidecar/v1/*.proto
+  --mypy_out="$out" --mypy_grpc_out="$out" tokensidecar/v1/*.proto tokensidecar/fake/v1/*.proto
 google=$(with python -c 'import google.rpc, pathlib; print(pathlib.Path(google.rpc.__path__[0]).parents[1])')
 with python -m grpc_tools.protoc -I.. -I"$google" --python_out="$server" --mypy_out="$server" ../sidecar/envoy/ext_authz.proto
-printf '"""Generated from proto/ by `make generate`; never edited."""\n' > "$out/tokensidecar/v1/__init__.py"
+for package in v1 fake fake/v1; do
+  printf '"""Generated from proto/ by `make generate`; never edited."""\n' > "$out/tokensidecar/$package/__init__.py"
+done

@@ -10,7 +10,7 @@ import random
 import secrets
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import uvloop
@@ -43,7 +43,7 @@ from sidecar.keys import Keys
 from sidecar.metrics import Metrics, Port
 from sidecar.pins import FILE as PINS_FILE, Pins
 from sidecar.policy import Policy
-from sidecar.ports import Ledger, Store
+from sidecar.ports import Clock, Kms, Ledger, Store
 from sidecar.rekey import Rekey
 from sidecar.reload import Reload
 from sidecar.revoke import Revoke
@@ -104,6 +104,7 @@ class App:
 
     def __init__(self, config: Config, *, keeping: bool = False) -> None:
         self.config = config
+        self.clock: Clock = SystemClock()
         self.stopping = asyncio.Event()
         self._keeping = keeping
         self._app_addresses = () if keeping else config.listen.app
@@ -120,17 +121,15 @@ class App:
 
     async def start(self) -> None:
         """Load or make the rings, then listen. `StoppedStartError`: it was told to stop meanwhile."""
-        config, clock = self.config, SystemClock()
-        refuse_what_cannot_work(config.keys, keeping=self._keeping)
-        gateways = () if self._keeping else (*config.listen.envoy, *config.listen.forward_auth)
-        prepare_directories(config, (*self._app_addresses, *config.listen.admin, *gateways))
+        config, clock = self.config, self.clock
+        self._prepare()
         self.metrics = Metrics((*config.profiles, *config.imported), __version__)
         choose_engine(config.keys.engine)
         self._traces = open_traces(config.traces)
         self.store = await self._opened_store(clock)
         time_port(Port.STORE, (self.store,), self.metrics, self._traces)
         failpoint("start.store_made")
-        kms, pins = await open_kms(config.keys, self.store), Pins(config.state_dir / PINS_FILE)
+        kms, pins = await self._opened_kms(), self._pins()
         further = await open_further_kms(config.keys, self.store)
         time_port(Port.KMS, (*kms.values(), *further.values()), self.metrics, self._traces)
         self._ledger = ledger = self.store if isinstance(self.store, Ledger) else None
@@ -139,13 +138,7 @@ class App:
         await self.keeper.start()
         spread = random.random()  # noqa: S311 - to be apart from other keepers
         self.duties = Duties(self.keeper, self.store, holder=secrets.token_hex(8), spread=spread)
-        self._file_sink = await open_file_sink(config, clock.wall)
-        self._audit = Audit(
-            self._file_sink or StdoutSink(logs.LineWriter(sys.stdout.fileno())),
-            required=config.audit.required,
-            salt=audit_salt(config.state_dir),
-            now=clock.wall,
-        )
+        self._audit = await self._opened_audit()
         gauges = Gauges(
             self.keeper,
             self._audit,
@@ -205,8 +198,8 @@ class App:
         if self._reload:
             self._reloading = asyncio.create_task(self._reload())
 
-    async def _listen(self, verbs: Verbs, clock: SystemClock) -> None:
-        listen, boundary = self.config.listen, Boundary(self.metrics, self._policy, self._audit, self._traces)
+    async def _listen(self, verbs: Verbs, clock: Clock) -> None:
+        listen, boundary = self.config.listen, self._boundary()
         accounts = await self._service_accounts(clock)
         app, admin = (plane_services(plane, verbs, boundary) for plane in (Plane.APP, Plane.ADMIN))
         envoy = authorization_services(self._authorize(verbs), boundary)
@@ -226,7 +219,7 @@ class App:
                 await server.start()
         await self._listen_http()
 
-    async def _service_accounts(self, clock: SystemClock) -> ServiceAccounts | None:
+    async def _service_accounts(self, clock: Clock) -> ServiceAccounts | None:
         """What verifies service account tokens, if an address wants them."""
         rules = self.config.service_accounts
         if rules is None:
@@ -271,7 +264,34 @@ class App:
             raise ListenError(f"{address}: {error.strerror}; choose another [listen] http address") from None
         self._http = http
 
-    async def _opened_store(self, clock: SystemClock) -> Store:
+    # -- what it stands on; tests and `tokensidecar fake` put something else there
+
+    def _prepare(self) -> None:
+        refuse_what_cannot_work(self.config.keys, keeping=self._keeping)
+        listen = self.config.listen
+        gateways = () if self._keeping else (*listen.envoy, *listen.forward_auth)
+        prepare_directories(self.config, (*self._app_addresses, *listen.admin, *gateways))
+
+    def _pins(self) -> Pins:
+        return Pins(self.config.state_dir / PINS_FILE)
+
+    async def _opened_kms(self) -> Mapping[Role, Kms]:
+        return await open_kms(self.config.keys, self.store)
+
+    async def _opened_audit(self) -> Audit:
+        config = self.config
+        self._file_sink = await open_file_sink(config, self.clock.wall)
+        return Audit(
+            self._file_sink or StdoutSink(logs.LineWriter(sys.stdout.fileno())),
+            required=config.audit.required,
+            salt=audit_salt(config.state_dir),
+            now=self.clock.wall,
+        )
+
+    def _boundary(self) -> Boundary:
+        return Boundary(self.metrics, self._policy, self._audit, self._traces)
+
+    async def _opened_store(self, clock: Clock) -> Store:
         """The store. Who only reads a folder waits until a keeper has written a ring of its profiles, and says so on /readyz.
 
         A start that ends at once instead would be repeated ever later by the kubelet, and its reason would be in a log alone; one that
@@ -385,16 +405,22 @@ class App:
         retry_at: dict[Duty, float] = {}
         while True:
             await asyncio.sleep(DUTIES_EVERY)
-            now = self.keeper.now()
-            for duty in (owed := self.duties.due(now)):
-                if now < retry_at.get(duty, 0.0):
-                    continue
-                outcome = await self._duty(duty)
-                self.metrics.duties.labels(duty.kind, outcome).inc()
-                if outcome != "OK":
-                    retry_at[duty] = now + CLAIM_SECONDS
-                if outcome == Reason.KMS_UNAVAILABLE.name:  # one asks for all: each would wait, and rotations behind it
-                    retry_at |= dict.fromkeys((other for other in owed if other.kind == "rekey"), now + CLAIM_SECONDS)
+            await self._do_what_is_due(retry_at)
+
+    async def _do_what_is_due(self, retry_at: dict[Duty, float]) -> bool:
+        """Whether anything was done."""
+        now, done = self.keeper.now(), False
+        for duty in (owed := self.duties.due(now)):
+            if now < retry_at.get(duty, 0.0):
+                continue
+            outcome = await self._duty(duty)
+            self.metrics.duties.labels(duty.kind, outcome).inc()
+            if outcome != "OK":
+                retry_at[duty] = now + CLAIM_SECONDS
+            if outcome == Reason.KMS_UNAVAILABLE.name:  # one asks for all: each would wait, and rotations behind it
+                retry_at |= dict.fromkeys((other for other in owed if other.kind == "rekey"), now + CLAIM_SECONDS)
+            done = done or outcome == "OK"
+        return done
 
     async def _duty(self, duty: Duty) -> str:
         """Claim it, then do it; the outcome as the metric has it."""

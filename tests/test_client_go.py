@@ -32,10 +32,11 @@ def run(*command: str, env: dict[str, str] | None = None) -> str:
 @pytest.mark.needs(".venv/bin/python")
 def test_stubs_are_what_generate_writes(tmp_path: Path) -> None:
     run("./generate.sh", str(tmp_path))
-    committed, written = CLIENT / "tokensidecarv1", tmp_path / "tokensidecarv1"
-    names = sorted(file.name for file in committed.iterdir())
-    assert names == sorted(file.name for file in written.iterdir())
-    assert filecmp.cmpfiles(committed, written, names, shallow=False) == (names, [], [])
+    for package in ("tokensidecarv1", "tokensidecarfakev1"):
+        committed, written = CLIENT / package, tmp_path / package
+        names = sorted(file.name for file in committed.iterdir())
+        assert names == sorted(file.name for file in written.iterdir())
+        assert filecmp.cmpfiles(committed, written, names, shallow=False) == (names, [], [])
 
 
 @pytest.mark.needs("gofmt")
@@ -45,6 +46,11 @@ def test_source_is_formatted() -> None:
 
 def test_vet_finds_nothing() -> None:
     run("go", "vet", "./...")
+
+
+@pytest.mark.needs("staticcheck")
+def test_staticcheck_finds_nothing() -> None:
+    run("staticcheck", "./...")
 
 
 def test_module_names_exactly_what_it_uses() -> None:

@@ -140,9 +140,10 @@ def test_contract_is_unbroken_since_its_last_tag() -> None:
 def test_committed_python_stubs_are_what_the_contract_generates(tmp_path: Path) -> None:
     path = f"{ROOT / '.uv/bin'}{os.pathsep}{os.environ['PATH']}"
     ok(run(PROTO / "generate.sh", tmp_path, tmp_path, env={**os.environ, "PATH": path}))
-    committed = ROOT / "clients/python/tokensidecar/v1"
-    fresh = {file.name: file.read_bytes() for file in (tmp_path / "tokensidecar/v1").iterdir()}
-    assert fresh == {file.name: file.read_bytes() for file in committed.iterdir() if file.is_file()}
+    for package in ("v1", "fake", "fake/v1"):
+        committed, written = ROOT / "clients/python/tokensidecar" / package, tmp_path / "tokensidecar" / package
+        fresh = {file.name: file.read_bytes() for file in written.iterdir() if file.is_file()}
+        assert fresh == {file.name: file.read_bytes() for file in committed.iterdir() if file.is_file()}
     for name in ("ext_authz_pb2.py", "ext_authz_pb2.pyi"):
         assert (tmp_path / "sidecar/envoy" / name).read_bytes() == (ROOT / "sidecar/envoy" / name).read_bytes()
 

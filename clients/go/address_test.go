@@ -93,7 +93,7 @@ func TestFirstAddressThatAnswersIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	connection, err := firstReady(t.Context(), addresses, 5*time.Second)
+	connection, err := firstReady(t.Context(), addresses, options{startTimeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestErrorListsAllThatWereTried(t *testing.T) {
 		{network: "unix", name: file, found: true},
 		{network: "tcp", name: port},
 	}
-	_, err := firstReady(t.Context(), addresses, 100*time.Millisecond)
+	_, err := firstReady(t.Context(), addresses, options{startTimeout: 100 * time.Millisecond})
 	if !errors.Is(err, ErrUnavailable) {
 		t.Fatal(err)
 	}

@@ -10,7 +10,7 @@ import (
 	pb "tokensidecar.dev/go/tokensidecarv1"
 )
 
-// Admin looks after keys. It is safe for concurrent use.
+// Admin looks after keys and revocations. It is safe for concurrent use.
 type Admin struct {
 	connection *grpc.ClientConn
 	tokens     pb.TokenServiceClient
@@ -205,6 +205,63 @@ func (a *Admin) RevokeKeys(ctx context.Context, request RevokeKeysRequest) (*Key
 		RingRevision:  answer.GetRingRevision(),
 		EffectiveTime: instant(answer.GetEffectiveTime()),
 	}, nil
+}
+
+// RevokeSubjectRequest says whose tokens to end.
+type RevokeSubjectRequest struct {
+	// Profile is the one whose tokens are meant. Required.
+	Profile string
+	// Subject is `sub` of the tokens. Required.
+	Subject string
+	// IssuedBefore ends the tokens with `iat` up to this time; zero: now.
+	IssuedBefore time.Time
+	// Reason is for the audit log.
+	Reason string
+}
+
+// RevokeSubject ends all tokens of a subject issued up to a time, refresh
+// families included.
+func (a *Admin) RevokeSubject(ctx context.Context, request RevokeSubjectRequest) (*Revocation, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.options.timeout)
+	defer cancel()
+	answer, err := a.keys.RevokeSubject(ctx, &pb.RevokeSubjectRequest{
+		Profile:      request.Profile,
+		Subject:      request.Subject,
+		IssuedBefore: timestamp(request.IssuedBefore),
+		Reason:       request.Reason,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Revocation{Revision: answer.GetRevocationRevision(), EffectiveTime: instant(answer.GetEffectiveTime())}, nil
+}
+
+// RevokeTokenIDRequest says which token to end.
+type RevokeTokenIDRequest struct {
+	// Profile is the token's. Required.
+	Profile string
+	// TokenID is `jti`. Required.
+	TokenID string
+	// ExpireTime is `exp`; zero: now and the profile's maximum lifetime.
+	ExpireTime time.Time
+	// Reason is for the audit log.
+	Reason string
+}
+
+// RevokeTokenID ends one token, named by its id.
+func (a *Admin) RevokeTokenID(ctx context.Context, request RevokeTokenIDRequest) (*Revocation, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.options.timeout)
+	defer cancel()
+	answer, err := a.keys.RevokeTokenId(ctx, &pb.RevokeTokenIdRequest{
+		Profile:    request.Profile,
+		TokenId:    request.TokenID,
+		ExpireTime: timestamp(request.ExpireTime),
+		Reason:     request.Reason,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Revocation{Revision: answer.GetRevocationRevision(), EffectiveTime: instant(answer.GetEffectiveTime())}, nil
 }
 
 func keys(messages []*pb.Key) []Key {

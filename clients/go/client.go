@@ -14,15 +14,9 @@ package tokensidecar
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/json"
-	"fmt"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "tokensidecar.dev/go/tokensidecarv1"
 )
@@ -33,6 +27,7 @@ type Client struct {
 	connection *grpc.ClientConn
 	tokens     pb.TokenServiceClient
 	options    options
+	batches    *coalescer  // nil: each Validate is a call of its own
 	validated  atomic.Bool // a first Validate was answered
 }
 
@@ -52,48 +47,15 @@ func Connect(ctx context.Context, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{connection: connection, tokens: pb.NewTokenServiceClient(connection), options: o}, nil
+	client := &Client{connection: connection, tokens: pb.NewTokenServiceClient(connection), options: o}
+	if o.coalesce {
+		client.batches = &coalescer{one: client.sendOne, many: client.sendBatch}
+	}
+	return client, nil
 }
 
 // Close ends the connection; calls under way fail.
 func (c *Client) Close() error { return c.connection.Close() }
-
-// IssueRequest is what a token shall say.
-type IssueRequest struct {
-	// Profile is the kind of token; empty: "default".
-	Profile string
-	// Subject is `sub`. Required.
-	Subject string
-	// Audiences are `aud`: the services that shall accept the token. Required.
-	Audiences []string
-	// TTL is the lifetime; 0: the profile's. Above the profile's maximum the request is refused.
-	TTL time.Duration
-	// ClientID is `client_id`; empty: the caller's name, as the sidecar sees it.
-	ClientID string
-	// Scopes are `scope`, one word each.
-	Scopes []string
-	// Claims are further claims, a JSON object: anything that encoding/json
-	// writes as one, or a json.RawMessage, carried over byte for byte.
-	Claims any
-}
-
-// IssuedToken is a token, and what was granted.
-type IssuedToken struct {
-	// Token is the encrypted JWT. Whoever has it may use it.
-	Token string
-	// TokenID is `jti`.
-	TokenID string
-	// KeyID is `kid` of the outermost layer.
-	KeyID string
-	// IssueTime is `iat`.
-	IssueTime time.Time
-	// ExpireTime is `exp`.
-	ExpireTime time.Time
-	// Audiences are as granted.
-	Audiences []string
-	// Scopes are as granted.
-	Scopes []string
-}
 
 // Issue makes a token. It is never repeated by itself.
 func (c *Client) Issue(ctx context.Context, request IssueRequest) (*IssuedToken, error) {
@@ -110,57 +72,6 @@ func (c *Client) Issue(ctx context.Context, request IssueRequest) (*IssuedToken,
 	return issuedToken(answer), nil
 }
 
-// ValidateRequest is a token, and what is demanded of it.
-type ValidateRequest struct {
-	// Token is the encrypted JWT. Required.
-	Token string
-	// Audiences are the names of the service that asks: the token must be for one of them. Required.
-	Audiences []string
-	// Profiles are the kinds of token that are accepted; empty: "default" alone.
-	Profiles []string
-	// RequiredScopes must all be in the token.
-	RequiredScopes []string
-	// RequestID makes repeats of this call the same call, for one-time tokens; empty: a fresh one, kept over retries.
-	RequestID string
-	// MinRevocationRevision demands that the sidecar knows of revocations up to this revision.
-	MinRevocationRevision uint64
-}
-
-// ValidatedToken is what a good token says.
-type ValidatedToken struct {
-	// Profile is the kind of token that it is.
-	Profile string
-	// Issuer is `iss`.
-	Issuer string
-	// Subject is `sub`.
-	Subject string
-	// Audiences are `aud`.
-	Audiences []string
-	// ClientID is `client_id`.
-	ClientID string
-	// Scopes are `scope`.
-	Scopes []string
-	// TokenID is `jti`.
-	TokenID string
-	// IssueTime is `iat`.
-	IssueTime time.Time
-	// ExpireTime is `exp`.
-	ExpireTime time.Time
-	// KeyID is `kid` of the outermost layer.
-	KeyID string
-	// ClaimsJSON has every claim: the very bytes that were signed or sealed.
-	ClaimsJSON json.RawMessage
-	// RingRevision is that of the keys that the answer rests on.
-	RingRevision uint64
-	// RevocationRevision is that of the revocations that the answer rests on.
-	RevocationRevision uint64
-}
-
-// DecodeClaims reads all claims into a struct or a map. Integers are exact: an
-// int64 takes 2^63-1, and in a map[string]any numbers are [json.Number]. Names
-// that differ in case only are an error, for encoding/json confuses them.
-func (t *ValidatedToken) DecodeClaims(into any) error { return decodeClaims(t.ClaimsJSON, into) }
-
 // Validate opens and checks a token. With a nil error it is good for one of the
 // audiences, now. A token that is no good is a [RejectedError].
 func (c *Client) Validate(ctx context.Context, request ValidateRequest) (*ValidatedToken, error) {
@@ -170,7 +81,15 @@ func (c *Client) Validate(ctx context.Context, request ValidateRequest) (*Valida
 	}
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	answer, err := c.tokens.Validate(ctx, request.message())
+	message, err := request.message()
+	if err != nil {
+		return nil, err
+	}
+	judge := c.sendOne
+	if c.batches != nil {
+		judge = c.batches.validate
+	}
+	answer, err := judge(ctx, message)
 	if err != nil {
 		if _, judged := err.(*RejectedError); judged {
 			c.validated.Store(true)
@@ -181,150 +100,45 @@ func (c *Client) Validate(ctx context.Context, request ValidateRequest) (*Valida
 	return validatedToken(answer), nil
 }
 
-// IssueResult is one item's end: a token, or why there is none.
-type IssueResult struct {
-	Token *IssuedToken
-	Err   error
+func (c *Client) sendOne(ctx context.Context, message *pb.ValidateRequest) (*pb.ValidateResponse, error) {
+	return c.tokens.Validate(ctx, message)
 }
 
-// BatchIssue is Issue for up to 1,000 requests at once, with a result for each,
-// in order. The error is that of the call as a whole.
-func (c *Client) BatchIssue(ctx context.Context, requests []IssueRequest) ([]IssueResult, error) {
-	messages := make([]*pb.IssueRequest, len(requests))
-	for i, request := range requests {
-		message, err := request.message()
-		if err != nil {
-			return nil, fmt.Errorf("requests[%d]: %w", i, err)
-		}
-		messages[i] = message
+// Refresh trades a refresh token for a new pair. It is repeated by itself like
+// a Validate: within its grace (10 s) the sidecar answers a repeat with the same
+// pair, as long as the new refresh token is unspent. A spent one that is
+// presented later revokes its family: [ReasonRefreshReused].
+func (c *Client) Refresh(ctx context.Context, request RefreshRequest) (*IssuedToken, error) {
+	possession, err := request.Possession.message()
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.options.timeout)
 	defer cancel()
-	answer, err := c.tokens.BatchIssue(ctx, &pb.BatchIssueRequest{Requests: messages})
+	answer, err := c.tokens.Refresh(ctx, &pb.RefreshRequest{
+		RefreshToken: request.RefreshToken,
+		Audiences:    request.Audiences,
+		Scopes:       request.Scopes,
+		Possession:   possession,
+	})
 	if err != nil {
 		return nil, err
 	}
-	if len(answer.GetResults()) != len(requests) {
-		return nil, broken("the batch has another number of results than of requests")
+	if answer.GetTokens() == nil {
+		return nil, broken("the answer has no tokens")
 	}
-	results := make([]IssueResult, len(requests))
-	for i, result := range answer.GetResults() {
-		if response := result.GetResponse(); response != nil {
-			results[i].Token = issuedToken(response)
-		} else {
-			results[i].Err = fromItem(result.GetError())
-		}
-	}
-	return results, nil
+	return issuedToken(answer.GetTokens()), nil
 }
 
-// ValidateResult is one item's end: the token is good only where Err is nil.
-type ValidateResult struct {
-	Token *ValidatedToken
-	Err   error
-}
-
-// BatchValidate is Validate for up to 1,000 tokens at once, with a result for
-// each, in order. The error is that of the call as a whole.
-func (c *Client) BatchValidate(ctx context.Context, requests []ValidateRequest) ([]ValidateResult, error) {
-	messages := make([]*pb.ValidateRequest, len(requests))
-	for i, request := range requests {
-		messages[i] = request.message()
-	}
+// Revoke ends a token, and of a refresh token its family: logout. It is no
+// error that the token is unknown or ended already (RFC 7009). It is never
+// repeated by itself; to repeat it does no harm.
+func (c *Client) Revoke(ctx context.Context, request RevokeRequest) (*Revocation, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.options.timeout)
 	defer cancel()
-	answer, err := c.tokens.BatchValidate(ctx, &pb.BatchValidateRequest{Requests: messages})
+	answer, err := c.tokens.Revoke(ctx, &pb.RevokeRequest{Token: request.Token, Reason: request.Reason})
 	if err != nil {
 		return nil, err
 	}
-	if len(answer.GetResults()) != len(requests) {
-		return nil, broken("the batch has another number of results than of requests")
-	}
-	results := make([]ValidateResult, len(requests))
-	for i, result := range answer.GetResults() {
-		if response := result.GetResponse(); response != nil {
-			results[i].Token = validatedToken(response)
-		} else {
-			results[i].Err = fromItem(result.GetError())
-		}
-	}
-	return results, nil
-}
-
-func (r IssueRequest) message() (*pb.IssueRequest, error) {
-	message := &pb.IssueRequest{
-		Profile:   r.Profile,
-		Subject:   r.Subject,
-		Audiences: r.Audiences,
-		ClientId:  r.ClientID,
-		Scopes:    r.Scopes,
-	}
-	if r.TTL != 0 {
-		message.Ttl = durationpb.New(r.TTL)
-	}
-	claims, err := encodeClaims(r.Claims)
-	if err != nil {
-		return nil, err
-	}
-	if claims != "" {
-		message.ClaimsSource = &pb.IssueRequest_ClaimsJson{ClaimsJson: claims}
-	}
-	return message, nil
-}
-
-func (r ValidateRequest) message() *pb.ValidateRequest {
-	return &pb.ValidateRequest{
-		Token:                 r.Token,
-		Audiences:             r.Audiences,
-		Profiles:              r.Profiles,
-		RequiredScopes:        r.RequiredScopes,
-		RequestId:             orFresh(r.RequestID),
-		MinRevocationRevision: r.MinRevocationRevision,
-	}
-}
-
-func issuedToken(answer *pb.IssueResponse) *IssuedToken {
-	return &IssuedToken{
-		Token:      answer.GetToken(),
-		TokenID:    answer.GetTokenId(),
-		KeyID:      answer.GetKeyId(),
-		IssueTime:  instant(answer.GetIssueTime()),
-		ExpireTime: instant(answer.GetExpireTime()),
-		Audiences:  answer.GetAudiences(),
-		Scopes:     answer.GetScopes(),
-	}
-}
-
-func validatedToken(answer *pb.ValidateResponse) *ValidatedToken {
-	return &ValidatedToken{
-		Profile:            answer.GetProfile(),
-		Issuer:             answer.GetIssuer(),
-		Subject:            answer.GetSubject(),
-		Audiences:          answer.GetAudiences(),
-		ClientID:           answer.GetClientId(),
-		Scopes:             answer.GetScopes(),
-		TokenID:            answer.GetTokenId(),
-		IssueTime:          instant(answer.GetIssueTime()),
-		ExpireTime:         instant(answer.GetExpireTime()),
-		KeyID:              answer.GetKeyId(),
-		ClaimsJSON:         json.RawMessage(answer.GetClaimsJson()),
-		RingRevision:       answer.GetRingRevision(),
-		RevocationRevision: answer.GetRevocationRevision(),
-	}
-}
-
-// instant is the zero time where the contract has no value.
-func instant(t *timestamppb.Timestamp) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return t.AsTime()
-}
-
-// orFresh gives a request id of 128 random bits where the caller has none.
-func orFresh(requestID string) string {
-	if requestID == "" {
-		return rand.Text()
-	}
-	return requestID
+	return &Revocation{Revision: answer.GetRevocationRevision(), EffectiveTime: instant(answer.GetEffectiveTime())}, nil
 }

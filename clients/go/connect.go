@@ -2,6 +2,7 @@ package tokensidecar
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
@@ -24,11 +26,13 @@ const (
 	attemptTimeout = time.Second // for one address in one round: a silent one must not keep the others waiting
 )
 
-// What may be repeated on UNAVAILABLE, and on the CANCELLED of a server that ends, within the call's deadline: reads, and what carries a request id.
+// What may be repeated on UNAVAILABLE, and on the CANCELLED of a server that ends, within the call's deadline: reads, what
+// carries a request id, and Refresh, whose grace is longer than its deadline.
 const retries = `{"methodConfig": [{
 	"name": [
 		{"service": "tokensidecar.v1.TokenService", "method": "Validate"},
 		{"service": "tokensidecar.v1.TokenService", "method": "BatchValidate"},
+		{"service": "tokensidecar.v1.TokenService", "method": "Refresh"},
 		{"service": "tokensidecar.v1.TokenService", "method": "Rotate"},
 		{"service": "tokensidecar.v1.AdminService", "method": "ListKeys"}
 	],
@@ -46,6 +50,8 @@ type options struct {
 	startTimeout    time.Duration
 	validateTimeout time.Duration
 	timeout         time.Duration
+	tls             *tls.Config
+	coalesce        bool
 }
 
 // WithAddress names the sidecar: unix:/path, unix:///path or host:port.
@@ -65,6 +71,19 @@ func WithValidateTimeout(deadline time.Duration) Option {
 // WithTimeout is the deadline of each other call; 1 s by default. A context may set a sooner one.
 func WithTimeout(deadline time.Duration) Option { return func(o *options) { o.timeout = deadline } }
 
+// WithTLS calls over TLS, and with the certificates of the configuration over
+// mutual TLS: for a sidecar that is named by [WithAddress] or the environment as
+// host:port. A socket is refused then, and none is looked for. Without a
+// ServerName the sidecar's certificate must be for localhost; what its SPIFFE
+// id must be is a matter of VerifyConnection.
+func WithTLS(config *tls.Config) Option { return func(o *options) { o.tls = config.Clone() } }
+
+// WithCoalescing sends Validate calls that are made at the same time as one
+// batch: those that come within 200 µs, or 64, while another one is under way.
+// Each has its own result and deadline; one that is alone goes at once. It saves
+// work, on both sides, where dozens of goroutines validate.
+func WithCoalescing() Option { return func(o *options) { o.coalesce = true } }
+
 func newOptions(opts []Option) options {
 	o := options{startTimeout: defaultStartTimeout, validateTimeout: defaultValidateTimeout, timeout: defaultTimeout}
 	for _, set := range opts {
@@ -75,21 +94,28 @@ func newOptions(opts []Option) options {
 
 // connect finds a sidecar's plane as the options and the environment say.
 func connect(ctx context.Context, p plane, o options) (*grpc.ClientConn, error) {
-	addresses, err := p.addresses(o.address, runtimeDirectories())
+	directories := runtimeDirectories()
+	if o.tls != nil {
+		directories = nil
+	}
+	addresses, err := p.addresses(o.address, directories)
 	if err != nil {
 		return nil, err
 	}
-	return firstReady(ctx, addresses, o.startTimeout)
+	if o.tls != nil && addresses[0].network == "unix" {
+		return nil, fmt.Errorf("tokensidecar: %s is a socket, and WithTLS is for host:port: leave one of them out", addresses[0])
+	}
+	return firstReady(ctx, addresses, o)
 }
 
 // firstReady tries the addresses in turn, round after round, until one answers or the time is over.
-func firstReady(caller context.Context, addresses []address, wait time.Duration) (*grpc.ClientConn, error) {
-	ctx, cancel := context.WithTimeout(caller, wait)
+func firstReady(caller context.Context, addresses []address, o options) (*grpc.ClientConn, error) {
+	ctx, cancel := context.WithTimeout(caller, o.startTimeout)
 	defer cancel()
 	failures := make([]error, len(addresses))
 	for pause := 20 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
 		for i, a := range addresses {
-			connection, err := a.open(ctx)
+			connection, err := a.open(ctx, o.tls)
 			if err == nil {
 				return connection, nil
 			}
@@ -124,10 +150,17 @@ func (e *connectError) Error() string {
 func (e *connectError) Is(kind error) bool { return kind == ErrUnavailable || kind == e.ended }
 
 // open makes a connection that is ready for calls.
-func (a address) open(ctx context.Context) (*grpc.ClientConn, error) {
+func (a address) open(ctx context.Context, secure *tls.Config) (*grpc.ClientConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	var last lastError
+	transport, authority := insecure.NewCredentials(), "localhost"
+	if secure != nil {
+		if secure.ServerName != "" {
+			authority = secure.ServerName // gRPC wants the two to agree
+		}
+		transport = noted{credentials.NewTLS(secure), &last}
+	}
 	connection, err := grpc.NewClient(
 		"passthrough:///sidecar", // the dialer below knows where to go, without DNS and without a proxy
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -135,8 +168,8 @@ func (a address) open(ctx context.Context) (*grpc.ClientConn, error) {
 			last.set(err)
 			return raw, err
 		}),
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority("localhost"),
+		grpc.WithTransportCredentials(transport),
+		grpc.WithAuthority(authority),
 		grpc.WithUnaryInterceptor(convertErrors),
 		grpc.WithNoProxy(),
 		grpc.WithDisableServiceConfig(),
@@ -168,6 +201,24 @@ func (a address) open(ctx context.Context) (*grpc.ClientConn, error) {
 		return nil, errors.New("no answer in time")
 	}
 	return nil, errors.New("what listens there does not speak gRPC")
+}
+
+// noted tells why a handshake failed, which gRPC keeps to itself.
+type noted struct {
+	credentials.TransportCredentials
+	last *lastError
+}
+
+func (n noted) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	secured, info, err := n.TransportCredentials.ClientHandshake(ctx, authority, raw)
+	if err != nil {
+		n.last.set(err)
+	}
+	return secured, info, err
+}
+
+func (n noted) Clone() credentials.TransportCredentials {
+	return noted{n.TransportCredentials.Clone(), n.last}
 }
 
 // lastError passes the dialer's error on, which gRPC keeps to itself.

@@ -2,6 +2,7 @@ package tokensidecar
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"time"
@@ -66,7 +67,7 @@ type RejectedError struct {
 	Reason Reason
 	// Message is for people. It never quotes the token.
 	Message string
-	// RequestID finds the call in the sidecar's log; empty for an item of a batch.
+	// RequestID finds the call in the sidecar's log.
 	RequestID string
 
 	cause error
@@ -94,8 +95,8 @@ type CallError struct {
 	Fields []Field
 	// RetryAfter is how long to wait before the next try; 0: the sidecar did not say.
 	RetryAfter time.Duration
-	// RequestID finds the call in the sidecar's log; empty for an item of a
-	// batch, and where gRPC and not the sidecar's code answered.
+	// RequestID finds the call in the sidecar's log, if it got there; empty for
+	// a request that this client refused.
 	RequestID string
 
 	cause     error
@@ -167,18 +168,21 @@ func broken(problem string) error {
 	return &CallError{Code: codes.Internal, Message: problem, cause: status.Error(codes.Internal, problem)}
 }
 
+const requestIDKey = "x-request-id"
+
 // convertErrors makes every stub return the errors of this package.
 func convertErrors(
 	ctx context.Context, method string, request, reply any, connection *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption,
 ) error {
 	var trailer metadata.MD
+	ctx, requestID := withRequestID(ctx)
 	err := call(ctx, method, request, reply, connection, append(opts, grpc.Trailer(&trailer))...)
 	if err == nil {
 		return nil
 	}
 	answer := status.Convert(err)
-	failure := &CallError{Code: answer.Code(), Message: answer.Message(), cause: err, cancelled: ctx.Err() != nil}
-	if values := trailer.Get("x-request-id"); len(values) == 1 {
+	failure := &CallError{Code: answer.Code(), Message: answer.Message(), RequestID: requestID, cause: err, cancelled: ctx.Err() != nil}
+	if values := trailer.Get(requestIDKey); len(values) == 1 {
 		failure.RequestID = values[0]
 	}
 	for _, detail := range answer.Details() {
@@ -198,13 +202,25 @@ func convertErrors(
 	return failure.orRejected()
 }
 
+// withRequestID names the call in the sidecar's log, also where no answer comes back that would.
+func withRequestID(ctx context.Context) (context.Context, string) {
+	outgoing, _ := metadata.FromOutgoingContext(ctx)
+	if values := outgoing.Get(requestIDKey); len(values) == 1 {
+		return ctx, values[0]
+	}
+	requestID := rand.Text()
+	return metadata.AppendToOutgoingContext(ctx, requestIDKey, requestID), requestID
+}
+
 // fromItem turns the error of one item of a batch into what a call of its own would have returned.
-func fromItem(item *pb.ItemError) error {
+func fromItem(item *pb.ItemError, requestID string) error {
 	code := codes.Code(item.GetCode())
 	if code == codes.OK {
 		return broken("an item of the batch failed with the code OK")
 	}
-	failure := &CallError{Code: code, Message: item.GetMessage(), cause: status.Error(code, item.GetMessage())}
+	failure := &CallError{
+		Code: code, Message: item.GetMessage(), RequestID: requestID, cause: status.Error(code, item.GetMessage()),
+	}
 	if item.GetReason() != pb.ErrorReason_ERROR_REASON_UNSPECIFIED {
 		failure.Reason = Reason(item.GetReason().String())
 	}

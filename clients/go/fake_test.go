@@ -31,6 +31,26 @@ type fake struct {
 	rotate        func(context.Context, *pb.RotateRequest) (*pb.RotateResponse, error)
 	listKeys      func(context.Context, *pb.ListKeysRequest) (*pb.ListKeysResponse, error)
 	revokeKeys    func(context.Context, *pb.RevokeKeysRequest) (*pb.RevokeKeysResponse, error)
+	refresh       func(context.Context, *pb.RefreshRequest) (*pb.RefreshResponse, error)
+	revoke        func(context.Context, *pb.RevokeRequest) (*pb.RevokeResponse, error)
+	revokeSubject func(context.Context, *pb.RevokeSubjectRequest) (*pb.RevokeSubjectResponse, error)
+	revokeTokenID func(context.Context, *pb.RevokeTokenIdRequest) (*pb.RevokeTokenIdResponse, error)
+}
+
+func (f *fake) Refresh(ctx context.Context, r *pb.RefreshRequest) (*pb.RefreshResponse, error) {
+	return f.refresh(ctx, r)
+}
+
+func (f *fake) Revoke(ctx context.Context, r *pb.RevokeRequest) (*pb.RevokeResponse, error) {
+	return f.revoke(ctx, r)
+}
+
+func (f *fake) RevokeSubject(ctx context.Context, r *pb.RevokeSubjectRequest) (*pb.RevokeSubjectResponse, error) {
+	return f.revokeSubject(ctx, r)
+}
+
+func (f *fake) RevokeTokenId(ctx context.Context, r *pb.RevokeTokenIdRequest) (*pb.RevokeTokenIdResponse, error) {
+	return f.revokeTokenID(ctx, r)
 }
 
 func (f *fake) Issue(ctx context.Context, r *pb.IssueRequest) (*pb.IssueResponse, error) {

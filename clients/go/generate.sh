@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes the Go stubs of proto/ into DIR/tokensidecarv1 (default: this module).
+# Writes the Go stubs of proto/ into DIR/tokensidecarv1 and DIR/tokensidecarfakev1 (default: this module).
 # The one place that pins the generators: a plugin of just this version is taken
 # from PATH, any other is built by the go command from its module.
 set -eu
@@ -22,4 +22,4 @@ fi
 PATH=$plugins:$PATH "$python" -m grpc_tools.protoc -I ../../proto \
   --go_out="$out" --go_opt=module="$(go list -m)" \
   --go-grpc_out="$out" --go-grpc_opt=module="$(go list -m)" \
-  ../../proto/tokensidecar/v1/*.proto
+  ../../proto/tokensidecar/v1/*.proto ../../proto/tokensidecar/fake/v1/*.proto

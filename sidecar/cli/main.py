@@ -21,6 +21,7 @@ COMMANDS = {
     "serve": "run the sidecar in the foreground",
     "keeper": "write the rings that sidecars read from a folder or a Secret",
     "demo": "show what a sidecar does, in ten seconds",
+    "fake": "a sidecar for tests: in memory, its clock and failures set by hand",
     "issue": "issue a token",
     "validate": "validate a token from standard input or a file",
     "rotate": "give a profile's keys their successors",

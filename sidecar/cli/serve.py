@@ -6,6 +6,7 @@ import argparse
 import os
 import signal
 import sys
+from collections.abc import Mapping
 
 from sidecar.cli.exits import Code, CommandError
 from sidecar.config import Config, ConfigError, load
@@ -36,10 +37,10 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(Code.FAILURE, str(error)) from error
 
 
-def loaded(path: str | None) -> Config:
+def loaded(path: str | None, env: Mapping[str, str] = os.environ) -> Config:
     """The effective configuration; its problems end the command."""
     try:
-        return load(path, os.environ)
+        return load(path, env)
     except ConfigError as error:
         lines = [f"{error.source}:", *(f"  {key}: {problem}" for key, problem in error.problems)]
         raise CommandError(Code.USAGE, "\n".join(lines)) from error

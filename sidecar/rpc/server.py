@@ -12,6 +12,7 @@ import grp
 import os
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -155,9 +156,10 @@ class Server:
                     f"{self.address}: {error.strerror}; is another sidecar running? Choose another port, or stop the other program"
                 ) from None
         if self._certificates:
-            self._server.add_secure_port(str(self.address), self._certificates.for_grpc())
+            port = self._server.add_secure_port(str(self.address), self._certificates.for_grpc())
         else:
-            self._server.add_insecure_port(str(self.address))
+            port = self._server.add_insecure_port(str(self.address))
+        self.address = replace(self.address, port=port)  # where 0 was asked for: a free one
 
 
 def _group(name: str) -> int:
