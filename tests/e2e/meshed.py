@@ -48,30 +48,34 @@ list_keys = {{ profiles = ["default"] }}
 
 
 class Secured:
-    """A sidecar that serves both planes with mutual TLS, beside its Unix socket. `addresses`: further ones of the app plane, as TOML."""
+    """A sidecar that serves both planes with mutual TLS, beside its Unix socket."""
 
-    def __init__(self, *, policy: str = POLICY, further: str = "", addresses: str = "") -> None:
+    def __init__(self) -> None:
         self.running = RunningSidecar("", {"TOKENSIDECAR_LISTEN_APP": None, "TOKENSIDECAR_LISTEN_ADMIN": None})
         self.folder = self.running.directory
         self.authority = Authority()
         self.app, self.admin = free_port(), free_port()
         self.tls = self.folder / "tls"
         self.write(self.authority.issue(*LOCAL))
+        (self.folder / "config.toml").write_text(self.config() + PROFILES, encoding="utf-8")
+
+    @property
+    def files(self) -> str:
+        """The server's own, as TOML."""
+        return f'certificate = "{self.tls}/server.crt", key = "{self.tls}/server.key"'
+
+    def config(self) -> str:
+        """The config file, but for its profiles."""
         tls = (
-            f'{{ certificate = "{self.tls}/server.crt", key = "{self.tls}/server.key", client_ca = "{self.tls}/ca.crt", '
-            f'trust_domain = "{DOMAIN}", dns_names = ["batch.example.org", "jobs.example.org"] }}'
+            f'{{ {self.files}, client_ca = "{self.tls}/ca.crt", trust_domain = "{DOMAIN}", '
+            'dns_names = ["batch.example.org", "jobs.example.org"] }'
         )
-        (self.folder / "config.toml").write_text(
-            f"""
+        return f"""
 [listen]
-app = ["{self.running.app_socket}", {{ address = "127.0.0.1:{self.app}", tls = {tls} }}, {addresses}]
+app = ["{self.running.app_socket}", {{ address = "127.0.0.1:{self.app}", tls = {tls} }}]
 admin = [{{ address = "127.0.0.1:{self.admin}", tls = {tls} }}]
-{PROFILES}
-{policy}
-{further}
-""",
-            encoding="utf-8",
-        )
+{POLICY}
+"""
 
     def write(self, server: Pair, ca: bytes | None = None, folder: Path | None = None) -> None:
         """The server's files."""
