@@ -85,6 +85,29 @@ async def open_store(keys: Keys, clock: Clock, *, keeping: bool) -> Store:
     return await STORES[keys.scheme](keys, clock, keeping=keeping)
 
 
+async def _look_at_sqlite(keys: Keys, clock: Clock) -> Store:
+    from sidecar.stores.sqlite_look import SqliteLook
+
+    return await SqliteLook.open(keys.store_path, clock)
+
+
+async def _look_at_kubernetes(keys: Keys, clock: Clock) -> Store:
+    from sidecar.stores.kubernetes import KubernetesStore
+
+    return await KubernetesStore.open_in_cluster(*keys.secret, clock, account=keys.service_account, make=False)
+
+
+LOOKS: Mapping[str, Callable[..., Awaitable[Store]]] = {"sqlite": _look_at_sqlite, "kubernetes": _look_at_kubernetes}
+"""Where opening as a reader would still change something."""
+
+
+async def look_at_store(keys: Keys, clock: Clock) -> Store:
+    """The configured store, for who reads it once and changes nothing. `UnavailableStoreError`."""
+    if look := LOOKS.get(keys.scheme):
+        return await look(keys, clock)
+    return await open_store(keys, clock, keeping=False)
+
+
 async def open_further_kms(keys: Keys, store: Store) -> dict[Role, Kms]:
     """What else may open the data keys of each role. `UnavailableKmsError`."""
     return await _opened(keys.further_keks, keys, store, make=False)

@@ -128,6 +128,13 @@ def configure(level: str, form: str = "auto") -> LineWriter:
     return writer
 
 
+def silence() -> None:
+    """No log: for commands that tell what they find in words of their own."""
+    configure("error")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.basicConfig(handlers=[logging.NullHandler()], force=True)
+
+
 class _Libraries(logging.Handler):
     """What libraries say through the standard module. Their words may quote anything, an exception's text included: only the place is kept."""
 

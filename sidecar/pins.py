@@ -102,6 +102,18 @@ class Pins:
             self.store_id, self.rings = found
             self._written = (self.store_id, dict(self.rings))
 
+    @classmethod
+    def look(cls, path: Path) -> Pins:
+        """What the file says, for who changes nothing: in memory only. Raises `OSError`."""
+        seen = cls(path)
+        with contextlib.suppress(FileNotFoundError):
+            found = seen._read()  # it is replaced whole, so no lock is needed
+            seen.damaged = found is None
+            if found is not None:
+                seen.store_id, seen.rings = found
+        seen._path = None
+        return seen
+
     @property
     def unwritten(self) -> bool:
         """Whether the file does not say yet what is pinned in memory."""

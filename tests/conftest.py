@@ -31,6 +31,7 @@ REAL_PROCESSES = (
     "interop/",
     "stores/",
     "test_cli",
+    "test_doctor",
     "test_deploy",
     "test_offline",
     "test_proto",

@@ -7,15 +7,14 @@ import os
 import time
 from datetime import UTC, datetime
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sidecar import certificates, directories
 from sidecar.addresses import Address
 from sidecar.cli import screen
 from sidecar.cli.exits import Code
-from sidecar.config import Config, ConfigError, Keys, load
+from sidecar.config import Config, ConfigError, load
 from sidecar.fields import spell
+from sidecar.findings import certificate_notes, directory_notes
 from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.profile import Format
 from sidecar.sections import HTTP_OFF, json_schema
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.effective:
         print(effective(config), end="")
         return Code.OK
-    notes = [*config.notes, *_directory_notes(config), *_certificate_notes(config)]
+    notes = [*config.notes, *directory_notes(config), *certificate_notes(config, time.time())]
     if args.json:
         screen.write_json({"source": config.source, "problems": [], "notes": notes})
         return Code.OK
@@ -82,39 +81,6 @@ def _tell_problems(error: ConfigError, *, as_json: bool) -> None:
             Text.assemble("  ", (screen.clean(key), "bold"), f": {screen.clean(problem)}"),
             soft_wrap=not screen.is_terminal(),
         )
-
-
-def _directory_notes(config: Config) -> list[str]:
-    """What the modes of the directories that are there already mean."""
-    sockets = [Path(a.path).parent for a in (*config.listen.app, *config.listen.admin) if a.kind == "unix"]
-    holding = dict.fromkeys([config.runtime_dir, *sockets], "sockets") | dict.fromkeys(
-        [
-            config.state_dir,
-            *_store_directories(config.keys),
-            *(path.parent for path in config.keys.kek_files()),
-        ],
-        "keys",
-    )
-    return [said for path, what in holding.items() for said in directories.remarks(path, what)]
-
-
-def _certificate_notes(config: Config) -> list[str]:
-    """What keeps `serve` from starting here and now; where the check runs, the files may not be there."""
-    notes = []
-    for plane, addresses in (("app", config.listen.app), ("admin", config.listen.admin)):
-        for address in addresses:
-            if tls := address.tls:
-                try:
-                    certificates.read(tls.certificate, tls.key, tls.client_ca, time.time())
-                except certificates.UnusableCertificateError as error:
-                    notes.append(f"listen.{plane}: {address}: {error}")
-    return notes
-
-
-def _store_directories(keys: Keys) -> list[Path]:
-    if keys.scheme == "kubernetes":
-        return []
-    return [keys.store_path if keys.scheme == "file" else keys.store_path.parent]
 
 
 def effective(config: Config) -> str:

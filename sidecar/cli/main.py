@@ -28,6 +28,7 @@ COMMANDS = {
     "keys": "list keys, their states and their times",
     "inspect": "say what can be seen of a token without any key",
     "check": "check a configuration file",
+    "doctor": "say what is wrong with a sidecar and its surroundings, and what to do",
     "can": "say whether a caller may do something, and which line of the configuration decides",
     "audit": "verify or show audit files",
     "rekey": "seal all rings under fresh data keys",

@@ -122,15 +122,22 @@ class KubernetesStore:
         clock: Clock,
         environment: Mapping[str, str] = os.environ,
         account: Path = ACCOUNT,
+        *,
+        make: bool = True,
     ) -> KubernetesStore:
-        """As `open`, with what Kubernetes gives to each pod. `UnavailableStoreError` outside a cluster too."""
+        """As `open`, with what Kubernetes gives to each pod. `UnavailableStoreError` outside a cluster too.
+
+        Without `make` a store that is not there is unavailable, and nothing is written.
+        """
         host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT", "443")
         if not host or not port.isdecimal():
             raise UnavailableStoreError(
                 f"kubernetes://{namespace}/{name} works inside a cluster only: KUBERNETES_SERVICE_HOST is not set"
             )
         server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        return await cls.open(namespace, name, clock, server=server, token=account / "token", ca=account / "ca.crt")
+        store = cls(namespace, name, clock, server=server, token=account / "token", ca=account / "ca.crt")
+        await store._run(store._open if make else store._look)
+        return store
 
     async def store_id(self) -> str:
         """See `ports.Store`."""
@@ -199,6 +206,14 @@ class KubernetesStore:
                 self._store_id = self._store_of(self._get()).store_id
                 return
         raise UnavailableStoreError(f"the Secret {self._where} is changed by others all the time")
+
+    def _look(self) -> None:
+        secret = self._find()
+        if secret is None or not secret.data:
+            raise UnavailableStoreError(
+                f"the Secret {self._where} holds no store yet: a keeper makes it when it starts"
+            )
+        self._store_id = self._store_of(secret).store_id
 
     def _revisions(self) -> dict[str, int]:
         secret = self._get()

@@ -205,7 +205,7 @@ class SqliteStore:
             raise UnavailableStoreError(_words(self._path, error)) from error
         except sqlite_ledger.DamagedRowError as error:
             self._disconnect()
-            raise UnavailableStoreError(_damaged(self._path)) from error
+            raise UnavailableStoreError(damaged(self._path)) from error
         except OSError as error:
             raise UnavailableStoreError(f"the store {self._path} cannot be used: {error.strerror or error}") from error
         except UnavailableStoreError:
@@ -297,7 +297,7 @@ class SqliteStore:
         if not stat.S_ISREG(found.st_mode):
             raise UnavailableStoreError(f"{self._path} is not a regular file")
         if found.st_size < max(self._size, _SMALLEST):
-            raise UnavailableStoreError(_damaged(self._path))
+            raise UnavailableStoreError(damaged(self._path))
         self._size = found.st_size  # it never shrinks: nothing is vacuumed
         identity = (found.st_dev, found.st_ino)
         if self._identity not in (None, identity):
@@ -306,7 +306,7 @@ class SqliteStore:
             )
         if self._connection is None:
             connection = sqlite3.connect(
-                f"file:{_quoted(self._path)}?mode=rw", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+                f"file:{_quoted(self._path)}?{self._access()}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
             )
             try:
                 self._prepare(connection)
@@ -316,11 +316,18 @@ class SqliteStore:
             self._connection, self._identity = connection, identity
         return self._connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
+    def _access(self) -> str:
+        """How SQLite is to open the file."""
+        return "mode=rw"
+
+    def _use_log(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise UnavailableStoreError(
                 f"the file system of {self._path} cannot hold a database in WAL mode: use a local disk"
             )
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        self._use_log(connection)
         for pragma in ("synchronous = FULL", "secure_delete = ON", "trusted_schema = OFF", "cell_size_check = ON"):
             connection.execute(f"PRAGMA {pragma}")
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -357,7 +364,7 @@ class SqliteStore:
     def _check(self, connection: sqlite3.Connection) -> None:
         found = connection.execute("PRAGMA quick_check(1)").fetchone()
         if found != ("ok",):
-            raise UnavailableStoreError(_damaged(self._path))
+            raise UnavailableStoreError(damaged(self._path))
         self._anchor(connection)
         sqlite_ledger.revision(connection)  # the other rows of the ledger are checked when they are read
         for (name,) in connection.execute("SELECT name FROM documents").fetchall():
@@ -378,7 +385,7 @@ class SqliteStore:
         rows = connection.execute("SELECT id, boot_id, boot, wall, written, checksum FROM store").fetchall()
         if len(rows) == 1 and _Anchor(*rows[0][:5]).checksum() == rows[0][5]:
             return _Anchor(*rows[0][:5])
-        raise UnavailableStoreError(_damaged(self._path))
+        raise UnavailableStoreError(damaged(self._path))
 
     def _put_anchor(self, connection: sqlite3.Connection, anchor: _Anchor) -> None:
         row = (anchor.store_id, anchor.boot_id, anchor.boot, anchor.wall, anchor.written, anchor.checksum())
@@ -398,7 +405,7 @@ class SqliteStore:
             return None
         revision, content, checksum = row
         if _digest(name, str(revision), content) != checksum:
-            raise UnavailableStoreError(_damaged(self._path))
+            raise UnavailableStoreError(damaged(self._path))
         return Document(revision, content)
 
     def _save(self, connection: sqlite3.Connection, name: str, content: bytes, expected: int) -> bool:
@@ -524,10 +531,11 @@ def _code(error: Exception) -> int:
 
 def _words(path: Path, error: Exception) -> str:
     cause = _WORDS.get(_code(error))
-    return f"the store {path} cannot be used: {cause}" if cause else _damaged(path)
+    return f"the store {path} cannot be used: {cause}" if cause else damaged(path)
 
 
-def _damaged(path: Path) -> str:
+def damaged(path: Path) -> str:
+    """What to say of a file that is."""
     return f"the database {path} is damaged: restore it from a backup; it is never repaired or replaced by itself"
 
 
