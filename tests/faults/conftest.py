@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 REPEATS = 100 if os.environ.get("TOKENSIDECAR_TEST_ALL") == "true" else 1
 
 
+PROFILES = """
+[profiles.default]
+issuer = "urn:test"
+audiences = ["orders"]
+audit_validations = true
+"""
+
+
 class NewSidecar(Protocol):
     """A sidecar of the test's own that is not started yet; see RunningSidecar."""
 
@@ -67,3 +75,15 @@ def new_witness() -> Iterator[NewWitness]:
     yield new
     for witness in made:
         witness.close()
+
+
+@pytest.fixture
+def sidecar_with_file(new_sidecar: NewSidecar) -> RunningSidecar:
+    """One that must put everything on record in the file `audit/audit.jsonl` of its directory."""
+    running = new_sidecar()
+    folder = running.directory / "audit"
+    folder.mkdir()
+    config = running.directory / "config.toml"
+    config.write_text(f'{PROFILES}\n[audit]\nsink = "file:{folder}/audit.jsonl"\nrequired = true\n', encoding="utf-8")
+    running.command += ["--config", str(config)]
+    return running
