@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import random
 import secrets
@@ -55,6 +54,7 @@ from sidecar.rpc.peer import door
 from sidecar.rpc.server import SERVICES, ListenError, Server, plane_services
 from sidecar.rpc.servicers import Verbs
 from sidecar.rpc.tls import ServingCertificates
+from sidecar.salt import UnusableSaltError, audit_salt
 from sidecar.service_accounts import ALGORITHMS, ServiceAccounts
 from sidecar.sinks.file import FileSink, UnusableFileError
 from sidecar.sinks.stdout import StdoutSink
@@ -67,7 +67,6 @@ DUTIES_EVERY = 1.0  # seconds between looks at what is due
 _DONE = {"rotate": "ring.rotated", "destroy": "keys.destroyed", "rekey": "ring.rekeyed"}
 FORGET_SECONDS = 60.0  # between looks at what the ledger may forget
 FORGOTTEN_AT_ONCE = 500
-SALT_BYTES = 32
 HEARTBEAT_SECONDS = 300.0  # between a keeper's writes of the time; a kubelet renews every mount for each
 KEEPER_WAIT_STEP = 0.5  # seconds
 KEEPER_WAIT = 600.0  # seconds that a sidecar waits for a keeper's first rings: a Secret takes minutes to reach a mount
@@ -86,6 +85,7 @@ _UNSTARTABLE = (
     UnusableCertificateError,
     UnusableFileError,
     UnusableKeySetError,
+    UnusableSaltError,
     UnavailableTracesError,
     directories.UnsafeDirectoryError,
 )
@@ -284,8 +284,9 @@ class App:
         return Audit(
             self._file_sink or StdoutSink(logs.LineWriter(sys.stdout.fileno())),
             required=config.audit.required,
-            salt=audit_salt(config.state_dir),
+            salt=audit_salt(config.state_dir, config.audit.salt_file),
             now=self.clock.wall,
+            clear=config.audit.names == "clear",
         )
 
     def _boundary(self) -> Boundary:
@@ -518,45 +519,6 @@ async def open_file_sink(config: Config, now: Callable[[], float]) -> FileSink |
     sink = FileSink(config.audit.file, config.state_dir, now)
     await sink.open()
     return sink
-
-
-def audit_salt(state_dir: Path) -> bytes:
-    """32 random bytes, kept beside the state, so that hashes of one instance stay comparable over restarts.
-
-    `StartError`: the file cannot be made or read, or holds something else.
-    """
-    path = state_dir / "audit-salt"
-    try:
-        if not path.exists():
-            _write_salt(path)
-        salt = path.read_bytes()
-    except OSError as error:
-        raise StartError(f"the audit salt {path} cannot be used: {error.strerror}") from error
-    if len(salt) != SALT_BYTES:
-        raise StartError(
-            f"the audit salt {path} is damaged: remove it, and a new one is made; hashes in later audit records then differ from earlier ones"
-        )
-    return salt
-
-
-def _write_salt(path: Path) -> None:
-    """One process makes it, whole, under another name first; then it gets its own."""
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        if path.exists():
-            return
-        unfinished = path.with_name(path.name + ".unfinished")
-        unfinished.unlink(missing_ok=True)  # of a start that was killed
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as target:
-            target.write(secrets.token_bytes(SALT_BYTES))
-            target.flush()
-            os.fsync(target.fileno())
-        unfinished.rename(path)
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 async def _run(config: Config, *, keeping: bool) -> int:

@@ -1,7 +1,7 @@
 """The audit log: one record per decision, and an intent before anything that cannot be undone.
 
 A record says who, what, on which profile, with which outcome, and under which request id. It never holds a token or a claim; subject
-and token id stand as salted hashes, so that records can be joined but not read. Accepted validations are counted in the metrics, and
+and token id stand as salted hashes, so that records can be joined but not read, unless configured otherwise. Accepted validations are counted in the metrics, and
 recorded one by one only where their profile says so.
 
 Writing a record never waits. Where a record is required, or is an intent, whoever acts upon it waits until the sink has kept its
@@ -42,8 +42,10 @@ FIELDS = {
     "ring_revision": "revision of the ring after the change",
     "revocation_revision": "revision at which the revocation is held",
     "issued_before": "of a revoked subject: tokens with `iat` up to then end, in seconds since the epoch",
-    "subject_hash": "HMAC-SHA-256 of `sub` under this instance's salt, 32 hexadecimal digits",
+    "subject_hash": "HMAC-SHA-256 of `sub` under the salt (audit.salt), 32 hexadecimal digits",
     "token_id_hash": "the same of `jti`",
+    "subject": "`sub` itself, instead of its hash, where audit.names is clear",
+    "token_id": "`jti` itself, instead of its hash, where audit.names is clear",
     "expire_time": "`exp` of the issued token, in seconds since the epoch",
     "items": "how many tokens a refused batch asked for",
     "rolled_back": "by profile, how the store had gone back",
@@ -59,6 +61,9 @@ FIELDS = {
 }
 """Every field that a record can have, and what it says."""
 
+
+CLEAR_MAX = 512
+"""Bytes of JSON up to which a name may stand in the clear: a record must fit a pipe's atomic write."""
 
 _IDENTIFIED = {each: {"identified": each.value} if each is not Identified.ADDRESS else {} for each in Identified}
 
@@ -146,10 +151,16 @@ class Decision:
 
 
 class Audit:
-    """Writes records to one sink. `required`: what is not on record is not answered. `taken` counts records, for the boundary."""
+    """Writes records to one sink. `required`: what is not on record is not answered. `clear`: subjects and token ids are told, not hashed.
 
-    def __init__(self, sink: Sink, *, required: bool, salt: bytes, now: Callable[[], float]) -> None:
+    `taken` counts records, for the boundary.
+    """
+
+    def __init__(
+        self, sink: Sink, *, required: bool, salt: bytes, now: Callable[[], float], clear: bool = False
+    ) -> None:
         self.required = required
+        self._clear = clear
         self.taken = 0
         self._sink = sink
         self._salt = salt
@@ -167,6 +178,16 @@ class Audit:
     def hashed(self, value: str) -> str:
         """A salted hash by which records of the same subject or token can be joined."""
         return hmac.new(self._salt, value.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def named(self, **values: str) -> dict[str, object]:
+        """The facts of `subject` and `token_id`: hashes, or where the configuration says so themselves, unless they are long."""
+        facts: dict[str, object] = {}
+        for name, value in values.items():
+            if self._clear and len(json.dumps(value)) <= CLEAR_MAX:
+                facts[name] = value
+            else:
+                facts[f"{name}_hash"] = self.hashed(value)
+        return facts
 
     async def on_record(self) -> None:
         """Wait until what was written so far is as the sink promises. `UnavailableAuditError`: it is not."""

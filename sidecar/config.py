@@ -106,15 +106,25 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
-    """Where decisions are put on record, and whether an answer may go out without its record."""
+    """Where decisions are put on record, whether an answer may go out without its record, and how subjects and token ids are told.
+
+    `salt`: of their hashes; empty: this state directory's own.
+    """
 
     sink: str = "stdout"
     required: bool = False
+    names: str = "hashed"
+    salt: str = ""
 
     @property
     def file(self) -> Path | None:
         """The file of records; None: standard output."""
         return Path(self.sink.removeprefix("file:")) if self.sink.startswith("file:") else None
+
+    @property
+    def salt_file(self) -> Path | None:
+        """The file of the salt; None: the state directory's."""
+        return Path(self.salt.removeprefix("file:")) if self.salt else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +256,8 @@ class _Reader:
             problem=self._problem,
             note=self._notes.append,
         )
+        if tables["audit"].get("names") == "clear":
+            self._notes.append("audit.names is clear: subjects and token ids stand readable in the audit log")
         if self._problems:
             raise ConfigError(source or "the environment", self._problems)
         return Config(

@@ -177,8 +177,7 @@ class Issue:
     def _facts(self, issued: Issued) -> dict[str, object]:
         return {
             "key_id": issued.key_id,
-            "subject_hash": self._audit.hashed(issued.claims.subject),
-            "token_id_hash": self._audit.hashed(issued.claims.token_id),
+            **self._audit.named(subject=issued.claims.subject, token_id=issued.claims.token_id),
             "expire_time": issued.claims.expire_time,
         }
 

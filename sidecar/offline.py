@@ -10,7 +10,7 @@ from typing import TextIO
 
 from sidecar import logs, process
 from sidecar.accept_rollback import AcceptRollback
-from sidecar.app import StartError, audit_salt, prepare_directories
+from sidecar.app import StartError, prepare_directories
 from sidecar.audit import Audit
 from sidecar.backends import Passive, open_former_kms, open_further_kms, open_kms, open_store
 from sidecar.caller import OPERATOR, SIDECAR
@@ -28,6 +28,7 @@ from sidecar.policy import Policy
 from sidecar.ports import Store
 from sidecar.rekey import Rekey
 from sidecar.rotate import Rotate
+from sidecar.salt import UnusableSaltError, audit_salt
 from sidecar.sinks.stdout import StdoutSink
 
 
@@ -101,7 +102,7 @@ def run(
         return asyncio.run(
             _run(config, work, former_kek, keeping=keeping, may_make=may_make, audit_to=audit_to or sys.stdout)
         )
-    except (SidecarError, DamagedRingError, UnsafeDirectoryError) as error:
+    except (SidecarError, DamagedRingError, UnsafeDirectoryError, UnusableSaltError) as error:
         raise StartError(str(error)) from error
 
 
@@ -121,8 +122,14 @@ async def _run(
         before = await store.revisions()
         await keeper.start()
         made = tuple(name for name in keeper.rings() if name not in before)
-        salt = audit_salt(config.state_dir)
-        audit = Audit(StdoutSink(logs.LineWriter(audit_to.fileno())), required=True, salt=salt, now=clock.wall)
+        salt = audit_salt(config.state_dir, config.audit.salt_file)
+        audit = Audit(
+            StdoutSink(logs.LineWriter(audit_to.fileno())),
+            required=True,
+            salt=salt,
+            now=clock.wall,
+            clear=config.audit.names == "clear",
+        )
         return await work(Offline(config, store, keeper, audit, made=made))
     finally:
         await store.close()

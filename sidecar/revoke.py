@@ -65,7 +65,7 @@ class Revoke:
                     decision.facts.update(stage=unknown.stage, **_facts(why))
                     return Held(self._denylist.revision, self._keeper.now())
                 decision.profile = profile
-                hashes = self._hashes(subject=claims.subject, token_id=claims.token_id)
+                hashes = self._audit.named(subject=claims.subject, token_id=claims.token_id)
                 until = claims.expire_time + self._margin(profile)
                 revocation = _of(Ended.TOKEN, profile, claims.token_id, until)
                 held = await self._hold(decision, revocation, {**hashes, **_facts(why)}, alive)
@@ -93,7 +93,9 @@ class Revoke:
                 longest = self._keeper.now() + self._keeper.lifetime(profile)
                 until = longest if expire_time is None else min(longest, expire_time + self._margin(profile))
                 revocation = _of(Ended.TOKEN, profile, token_id, until)
-                held = await self._hold(decision, revocation, {**self._hashes(token_id=token_id), **_facts(why)}, alive)
+                held = await self._hold(
+                    decision, revocation, {**self._audit.named(token_id=token_id), **_facts(why)}, alive
+                )
             failpoint("revoke.recorded")
             return held
 
@@ -127,7 +129,7 @@ class Revoke:
                 last = before + math.ceil(self._keeper.profiles[profile].max_skew)
                 until = last + self._keeper.lifetime(profile)
                 digest = digest_of(Ended.SUBJECT, profile, subject)
-                facts = {**self._hashes(subject=subject), "issued_before": before, **_facts(why)}
+                facts = {**self._audit.named(subject=subject), "issued_before": before, **_facts(why)}
                 held = await self._hold(
                     decision, Revocation(Ended.SUBJECT, digest, last, math.ceil(until)), facts, alive
                 )
@@ -152,9 +154,6 @@ class Revoke:
         """Seconds after `exp` for which a token may still be taken somewhere."""
         settings = [key.settings for key in self._keeper.ring(profile).keys]
         return max(math.ceil(s.leeway + 2 * s.max_skew) for s in settings)
-
-    def _hashes(self, **values: str) -> dict[str, object]:
-        return {f"{name}_hash": self._audit.hashed(value) for name, value in values.items()}
 
 
 def _of(kind: Ended, profile: str, name: str, until: float) -> Revocation:

@@ -398,6 +398,16 @@ AUDIT = Section(
             '"stdout"',
         ),
         "required": Field(Flag(), "No record, no answer: AUDIT_UNAVAILABLE.", "false"),
+        "names": Field(
+            Choice(("hashed", "clear")),
+            "How subjects and token ids are told: as salted hashes, by which records can be joined, or themselves.",
+            '"hashed"',
+        ),
+        "salt": Field(
+            Location({"file": _PATH}, '"file:/absolute/path"'),
+            "Of the hashes: 64 hexadecimal digits, as `openssl rand -hex 32` makes them. Sidecars with the same one can be joined.",
+            '"file:<state>/audit-salt", made there at the first start',
+        ),
     }
 )
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

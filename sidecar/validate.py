@@ -130,8 +130,7 @@ class Validate:
                 decision.quiet, decision.profile = False, found.profile.name
                 decision.facts = {
                     "key_id": found.key.facts.key_id,
-                    "subject_hash": self._audit.hashed(claims.subject),
-                    "token_id_hash": self._audit.hashed(claims.token_id),
+                    **self._audit.named(subject=claims.subject, token_id=claims.token_id),
                     "expire_time": claims.expire_time,
                 }
             return Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims, proven, revision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from tests.e2e.pipes import Piped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.conftest import StartSidecar
     from tests.running import RunningSidecar
@@ -122,6 +124,49 @@ def test_subjects_can_be_joined_but_not_read_and_over_restarts(own: tuple[Runnin
     assert len(first) == 32
     assert first != hashlib.sha256(b"alice").hexdigest()[:32]
     assert len({record["token_id_hash"] for record in records(running.stdout())}) == 4
+
+
+def test_a_shared_salt_joins_the_records_of_several_sidecars(start_sidecar: StartSidecar, tmp_path: Path) -> None:
+    salt = tmp_path / "salt"
+    salt.write_text("5a" * 32 + "\n")
+    config = REQUIRED + f'salt = "file:{salt}"\n'
+    hashes = []
+    for running in (start_sidecar(config), start_sidecar(config), start_sidecar(REQUIRED)):
+        with Plane(running.app_socket) as app:
+            app.token("alice")
+        hashes += [record["subject_hash"] for record in records(running.stdout())]
+    first, second, other = hashes
+    assert first == second == hmac.new(b"\x5a" * 32, b"alice", hashlib.sha256).hexdigest()[:32]
+    assert other != first
+
+
+def test_names_stand_in_the_clear_only_where_that_is_configured(start_sidecar: StartSidecar) -> None:
+    running = start_sidecar(REQUIRED + 'names = "clear"\n')
+    with Plane(running.app_socket) as app:
+        app.token("alice")
+        app.token("\U0001f600" * 128)  # too long, as JSON spells it, to be sure that the record fits a pipe
+    short, long = records(running.stdout())
+    assert short["subject"] == "alice"
+    assert len(short["token_id"]) >= 16
+    assert not {"subject_hash", "token_id_hash"} & short.keys()
+    assert "subject" not in long
+    assert len(long["subject_hash"]) == 32
+    assert set(long) | set(short) <= set(FIELDS)
+    assert "audit.names" in running.stderr()
+
+
+@pytest.mark.parametrize("text", ["", "5a" * 31, "xy" * 32, None])
+def test_a_salt_that_is_none_is_told_at_the_start(
+    start_sidecar: StartSidecar, tmp_path: Path, text: str | None
+) -> None:
+    salt = tmp_path / "salt"
+    if text is not None:
+        salt.write_text(text)
+    running = start_sidecar(REQUIRED + f'salt = "file:{salt}"\n', wait=False)
+    assert running.process.wait(SECONDS) == 1
+    last = running.stderr().splitlines()[-1]
+    assert str(salt) in last
+    assert "Traceback" not in running.stderr()
 
 
 @pytest.mark.parametrize("verb", ["rotate", "revoke_keys"])

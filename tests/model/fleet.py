@@ -48,8 +48,8 @@ class _Aside:
     def token(self, *_: object, **__: object) -> Any:
         return contextlib.nullcontext(SimpleNamespace(profile=""))
 
-    def hashed(self, value: str) -> str:
-        return value
+    def named(self, **values: str) -> dict[str, str]:
+        return values
 
 
 ASIDE: Any = _Aside()
