@@ -31,6 +31,7 @@ CALLER = Caller("unix:app", Plane.APP)
 RESTART_SECONDS = 2.0
 DUTIES_EVERY = 4.0
 DUTY_RETRY = 15.0
+CALLS = 4  # of a sidecar that looks at the store: its time, its id, the revisions, a ring
 PROBES = 6  # tokens around each moment at which a key becomes active
 
 
@@ -263,12 +264,22 @@ class Fleet:
                     if (
                         place.machine.unreliable == place.machine.behind == 0.0
                         and abs(place.machine.skew) + self.checker.reckoning < SKEW
+                        and not self._looking(place, name)
                     ):
                         self.checker.violate(loop.time(), "7 not found back", f"{place}: {state}")
                 elif rng.random() < 0.1:
                     checks = tuple((0.0, rng.randrange(len(self.places))) for _ in range(3))
                     self._token(Event(0.0, "token", place.machine.number, 0.4, name, checks))
         loop.drive(loop.time() + 5.0)
+
+    def _looking(self, place: Place, profile: str) -> bool:
+        """Whether it is only as old as its next look at the store takes: the least that config allows leaves slow messages no room."""
+        assert place.keeper
+        look = 1.2 * self.scenario.refresh + 2 * CALLS * place.machine.latency
+        return (
+            min(c[profile].max_staleness for c in self.scenario.configs) < look
+            and place.keeper.staleness(profile) < look
+        )
 
     # What is told
 
