@@ -163,7 +163,9 @@ class App:
         self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
         self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
         self._rekey = Rekey(self.keeper, self._audit, self._commits)
-        validate = Validate(self.keeper, policy, self._audit, self.metrics, config.imported)
+        validate = Validate(
+            self.keeper, policy, self._audit, self.metrics, config.imported, ledger=ledger, commits=self._commits
+        )
         verbs = self.verbs = Verbs(
             issue=Issue(self.keeper, policy, self._audit, self.metrics),
             validate=validate,

@@ -166,11 +166,13 @@ def check(
     settings: Settings,
     audiences: Collection[str],
     now: float,
+    one_time: bool = False,
 ) -> None:
     """Whether these claims, from a genuine token, are good now and here (rules 4 and 5). The first error in the contract's order is raised.
 
     `settings` are those of the key; `audiences` are the names of whoever asks, one of which must be in the token. Whether whoever presents
-    a `bound` one may do so is `possession`'s matter, and comes before the scopes.
+    a `bound` one may do so is `possession`'s matter, and comes before the scopes. `one_time`: `exp` has no leeway, for what was consumed is
+    remembered until then.
     """
     if claims.issuer != issuer:
         raise InvalidTokenError("claims.issuer")
@@ -179,7 +181,7 @@ def check(
     latest = now + settings.leeway
     if claims.issue_time > latest or (claims.not_before is not None and claims.not_before > latest):
         raise EarlyTokenError
-    if now - settings.leeway >= claims.expire_time:
+    if now - (0 if one_time else settings.leeway) >= claims.expire_time:
         raise ExpiredTokenError
     if not any(name in audiences for name in claims.audiences):
         raise MismatchedAudienceError

@@ -34,6 +34,7 @@ from sidecar.sections import (
     CLAIMS,
     IMPORT,
     KEYS,
+    LEDGERS,
     LISTEN,
     LOG_FORMATS,
     LOG_LEVELS,
@@ -241,7 +242,7 @@ class _Reader:
             note=self._notes.append,
         )
         keys = self._keys(tables["keys"], state_dir, self._within("keys", tree))
-        profiles = self._profiles(tree.get("profiles", {}), tables["keys"])
+        profiles = self._profiles(tree.get("profiles", {}), tables["keys"], keys.store)
         level = self._from_env("TOKENSIDECAR_LOG_LEVEL", Choice(LOG_LEVELS), tables["log"].get("level", "info"))
         log_format = self._from_env("TOKENSIDECAR_LOG_FORMAT", Choice(LOG_FORMATS), tables["log"].get("format", "auto"))
         policy = rules.read(
@@ -416,7 +417,7 @@ class _Reader:
 
     # -- profiles
 
-    def _profiles(self, found: object, keys: dict[str, Any]) -> dict[str, Profile]:
+    def _profiles(self, found: object, keys: dict[str, Any], store: str) -> dict[str, Profile]:
         timing: dict[str, Any] = {
             name: keys[name]
             for name in ("rotate_every", "propagation", "max_staleness", "max_skew", "settings_revision")
@@ -443,10 +444,10 @@ class _Reader:
             if name in (DUTIES, REVOCATIONS):
                 self._problem(key, "is the name of a document of the store's own; take another one")
                 continue
-            profiles[name] = self._profile(name, key, table, timing)
+            profiles[name] = self._profile(name, key, table, timing, store)
         return profiles
 
-    def _profile(self, name: str, key: str, table: object, timing: dict[str, Any]) -> Profile:
+    def _profile(self, name: str, key: str, table: object, timing: dict[str, Any], store: str) -> Profile:
         values = self._table(key, table, PROFILE, further=("claims", "import"))
         further = table if isinstance(table, dict) else {}
         preset = PRESETS[values.pop("preset", "")]
@@ -479,6 +480,7 @@ class _Reader:
         profile = Profile(
             **{"name": name, "issuer": "", "audiences": (), **timing, **values}
         )  # the whole is refused if these lack
+        self._check_remembered(key, profile, store)
         self._check_timing(key, profile, ceiling=timing.get("max_staleness", DEFAULT.max_staleness))
         return profile
 
@@ -496,6 +498,19 @@ class _Reader:
             types={**preset.types, **found.get("types", {})},
             max_claims=found.get("max_claims"),
         )
+
+    def _check_remembered(self, key: str, profile: Profile, store: str) -> None:
+        """What must be remembered needs a store that every sidecar writes."""
+        if profile.one_time and profile.imported is not None:
+            self._problem(
+                f"{key}.one_time", "is not for imported keys: their tokens may lack the id that is remembered"
+            )
+        scheme = store.partition(":")[0]
+        if profile.one_time and scheme not in LEDGERS:
+            self._problem(
+                f"{key}.one_time",
+                f"needs a store that remembers which tokens were used: {' or '.join(LEDGERS)}; {scheme} (keys.store) keeps keys alone",
+            )
 
     def _check_makes(self, key: str, values: dict[str, Any]) -> None:
         for name, table in (("sign", SIGNATURES), ("encrypt", KEY_MANAGEMENT)):

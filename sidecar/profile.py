@@ -56,6 +56,7 @@ class Profile:
     leeway: int = 5
     max_token_bytes: int = 4096
     audit_validations: bool = False  # record accepted tokens, too
+    one_time: bool = False  # every Validate that accepts consumes the token
     claims: ClaimRules = field(default_factory=ClaimRules)
     published: bool = False
     rotate_every: int = 86400

@@ -258,6 +258,11 @@ PROFILE = Section(
             "Who remembers DPoP proofs, so that none is taken twice. local: each sidecar those that it has seen.",
             '"local"',
         ),
+        "one_time": Field(
+            Flag(),
+            f"Its tokens are good once: the Validate that accepts one consumes it, in the store, which must be {' or '.join(LEDGERS)}.",
+            "false",
+        ),
         "published": Field(
             Flag(),
             f"Its public keys are in /.well-known/jwks.json; a successor is prepared {spell(PUBLISH_AHEAD)} ahead.",
@@ -266,8 +271,6 @@ PROFILE = Section(
     },
     later={
         "refresh": "refresh tokens",
-        "one_time": "one-time tokens",
-        "revocation": "revocation of tokens",
     },
 )
 CLAIMS = Section(
@@ -528,7 +531,6 @@ TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "l
 TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS}}
 TABLES_LATER = {
     "refresh": "refresh tokens",
-    "revocation": "revocation of tokens",
 }
 SECTIONS: dict[str, Section] = {
     "listen": LISTEN,

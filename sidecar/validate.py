@@ -1,20 +1,24 @@
-"""Validate: gate, key by kid, open, verify, claims. Memory only, but for one bounded refresh when a kid is unknown.
+"""Validate: gate, key by kid, open, verify, claims. In memory, but for one bounded refresh when a kid is unknown.
 
-Up to and including the innermost authentication, and the form of the claims, every failure is the same `InvalidTokenError`.
+A one-time token is consumed in the store, after every other check (keys.md, rule 16). Up to and including the innermost authentication, and the form of the claims, every failure is the same `InvalidTokenError`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from types import MappingProxyType
 
 from sidecar import claims as claims_, possession
-from sidecar.audit import Audit
+from sidecar.audit import Audit, Decision
 from sidecar.caller import Caller
 from sidecar.claims import Claims
-from sidecar.denylist import Denylist
-from sidecar.errors import InvalidTokenError, RevokedTokenError
+from sidecar.commits import Commits
+from sidecar.denylist import Denylist, digest_of
+from sidecar.errors import ConsumedTokenError, InvalidTokenError, RevokedTokenError, UnavailableStoreError
+from sidecar.failpoints import failpoint
 from sidecar.gate import JWE, JWS, OWN, Form, Gated, foreign, gate, remember
 from sidecar.jose.encrypt import decrypt
 from sidecar.jose.sign import verify
@@ -22,8 +26,9 @@ from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.keeper import Keeper
 from sidecar.keyring import Key, KeyUse, Settings
 from sidecar.live import Found, LiveKey
-from sidecar.metrics import Metrics
+from sidecar.metrics import Metrics, TokenCount
 from sidecar.policy import Policy, Verb
+from sidecar.ports import Ended, Ledger
 from sidecar.possession import Evidence, Proven
 from sidecar.profile import Format, Profile
 from sidecar.replay import Replay
@@ -33,7 +38,8 @@ from sidecar.replay import Replay
 class Demand:
     """A token, and what the caller demands of it: one of these audiences, one of these profiles, all of these scopes.
 
-    `evidence`: what its presenter showed of the key that it may be bound to. `min_revision`: the revocations up to there must be held.
+    `evidence`: what its presenter showed of the key that it may be bound to.
+    `min_revision`: the revocations up to there must be held. `request_id`: of a one-time token, a repeat of it gets the same answer.
     """
 
     token: str
@@ -42,6 +48,7 @@ class Demand:
     scopes: tuple[str, ...]
     evidence: Evidence | None = None
     min_revision: int = 0
+    request_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,16 @@ class Accepted:
     claims: Claims
     proven: Proven | None = None
     revocation_revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A token that passed every check that has no effect. `settle` does the rest: a proof is taken once, a one-time token consumed."""
+
+    accepted: Accepted
+    found: Found
+    settings: Settings
+    now: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +95,9 @@ class Validate:
         audit: Audit,
         metrics: Metrics,
         imported: Mapping[str, Profile] = MappingProxyType({}),
+        *,
+        ledger: Ledger | None = None,
+        commits: Commits | None = None,
     ) -> None:
         self._keeper = keeper
         self._imported = {name: _Imported(profile) for name, profile in imported.items()}
@@ -85,6 +105,8 @@ class Validate:
         self._audit = audit
         self._metrics = metrics
         self._replay = Replay()
+        self._ledger = ledger
+        self._commits = commits or Commits()
 
     async def __call__(self, caller: Caller, demand: Demand, request_id: str) -> Accepted:
         """What the token says, or the first error of the contract that applies."""
@@ -93,47 +115,100 @@ class Validate:
             self._audit.decision(caller, Verb.VALIDATE, asked, request_id, quiet=True) as decision,
             self._metrics.token(Verb.VALIDATE, asked) as counted,
         ):
-            for profile in demand.profiles:
-                self._policy.check(caller, Verb.VALIDATE, profile)
-            if demand.min_revision:
-                await self._keeper.reach(demand.min_revision)
-            denylist = self._keeper.denylist
-            revision = denylist.revision if denylist else 0  # before the look-up: what is taken in meanwhile only adds
-            opened = await self._open(demand, caller)
-            found = opened.outer
-            counted.profile = found.profile.name
-            now = self._keeper.now()
-            claims = claims_.parse(opened.payload, foreign=found.profile.imported is not None)
-            claims_.check(
-                claims,
-                issuer=found.profile.issuer,
-                settings=opened.settings,
-                audiences=demand.audiences,
+            judged = await self._judge(caller, demand, counted)
+            await self._settle(caller, judged, demand, decision)
+            return judged.accepted
+
+    async def judge(self, caller: Caller, demand: Demand, request_id: str) -> Judged:
+        """The first half, without effect: for a batch, whose size is judged before any token is consumed."""
+        asked = demand.profiles[0] if len(demand.profiles) == 1 else ""
+        with (
+            self._audit.decision(caller, Verb.VALIDATE, asked, request_id, quiet=True),
+            self._metrics.token(Verb.VALIDATE, asked, quiet=True) as counted,
+        ):
+            return await self._judge(caller, demand, counted)
+
+    async def settle(self, caller: Caller, judged: Judged, demand: Demand, request_id: str) -> None:
+        """The second half."""
+        profile = judged.accepted.profile
+        with (
+            self._audit.decision(caller, Verb.VALIDATE, profile, request_id, quiet=True) as decision,
+            self._metrics.token(Verb.VALIDATE, profile),
+        ):
+            await self._settle(caller, judged, demand, decision)
+
+    async def _judge(self, caller: Caller, demand: Demand, counted: TokenCount) -> Judged:
+        for profile in demand.profiles:
+            self._policy.check(caller, Verb.VALIDATE, profile)
+        if demand.min_revision:
+            await self._keeper.reach(demand.min_revision)
+        denylist = self._keeper.denylist
+        revision = denylist.revision if denylist else 0  # before the look-up: what is taken in meanwhile only adds
+        opened = await self._open(demand, caller)
+        found = opened.outer
+        counted.profile = found.profile.name
+        now = self._keeper.now()
+        claims = claims_.parse(opened.payload, foreign=found.profile.imported is not None)
+        claims_.check(
+            claims,
+            issuer=found.profile.issuer,
+            settings=opened.settings,
+            audiences=demand.audiences,
+            now=now,
+            one_time=found.profile.one_time,
+        )
+        if denylist and denylist.held and revoked(denylist, found.profile.name, claims):
+            raise RevokedTokenError
+        proven = None
+        if claims.bound or demand.evidence is not None:
+            proven = possession.prove(
+                claims.values.get("cnf"),
+                demand.evidence,
+                token=demand.token,
                 now=now,
+                max_age=found.profile.proof_age,
+                leeway=opened.settings.leeway,
             )
-            if denylist and denylist.held and revoked(denylist, found.profile.name, claims):
-                raise RevokedTokenError
-            proven = None
-            if claims.bound or demand.evidence is not None:
-                proven = possession.prove(
-                    claims.values.get("cnf"),
-                    demand.evidence,
-                    token=demand.token,
-                    now=now,
-                    max_age=found.profile.proof_age,
-                    leeway=opened.settings.leeway,
-                )
-            claims_.check_scopes(claims, demand.scopes)
-            if proven and proven.proof:  # last, for it is the only one with an effect
-                self._replay.take(found.profile.name, proven.proof, proven.until, now)
-            if found.profile.audit_validations:
-                decision.quiet, decision.profile = False, found.profile.name
-                decision.facts = {
-                    "key_id": found.key.facts.key_id,
-                    **self._audit.named(subject=claims.subject, token_id=claims.token_id),
-                    "expire_time": claims.expire_time,
-                }
-            return Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims, proven, revision)
+        claims_.check_scopes(claims, demand.scopes)
+        accepted = Accepted(found.profile.name, found.key.facts.key_id, found.ring_revision, claims, proven, revision)
+        return Judged(accepted, found, opened.settings, now)
+
+    async def _settle(self, caller: Caller, judged: Judged, demand: Demand, decision: Decision) -> None:
+        """What has an effect, last of all; then the record of it."""
+        profile, accepted = judged.found.profile, judged.accepted
+        if accepted.proven and accepted.proven.proof:
+            self._replay.take(profile.name, accepted.proven.proof, accepted.proven.until, judged.now)
+        if profile.one_time:
+            await self._commits.run(self._consume(caller, judged, demand, decision.request_id))
+        elif profile.audit_validations:
+            decision.quiet, decision.profile = False, profile.name
+            decision.facts = self._facts(accepted)
+
+    async def _consume(self, caller: Caller, judged: Judged, demand: Demand, request_id: str) -> None:
+        """Consume the token and put it on record. `ConsumedTokenError`; `UnavailableStoreError`: nobody can know."""
+        accepted = judged.accepted
+        with self._audit.decision(caller, Verb.VALIDATE, accepted.profile, request_id) as decision:
+            decision.facts = self._facts(accepted)
+            if self._ledger is None:
+                raise UnavailableStoreError("the store does not remember which tokens were used")
+            failpoint("consume.judged")
+            consumed = await self._ledger.consume(
+                digest_of(Ended.TOKEN, accepted.profile, accepted.claims.token_id),
+                sha256(demand.request_id.encode()).digest()[:16] if demand.request_id else b"",
+                math.ceil(accepted.claims.expire_time + 2 * judged.settings.max_skew),
+            )
+            failpoint("consume.held")
+            if not consumed:
+                raise ConsumedTokenError
+        failpoint("consume.recorded")
+
+    def _facts(self, accepted: Accepted) -> dict[str, object]:
+        claims = accepted.claims
+        return {
+            "key_id": accepted.key_id,
+            **self._audit.named(subject=claims.subject, token_id=claims.token_id),
+            "expire_time": claims.expire_time,
+        }
 
     async def genuine(self, caller: Caller, token: str, profiles: tuple[str, ...]) -> tuple[str, Claims]:
         """The profile and the claims of a token of ours, whether it is good by now or not. `InvalidTokenError`: it is none of these profiles'."""

@@ -137,7 +137,6 @@ def demand(request: pb.ValidateRequest) -> Demand:
         bad.append(Violation("request_id", "at most 128 characters"))
     if bad:
         raise InvalidRequestError(*bad)
-    # A one-time token's request_id has no effect while there are no one-time profiles: the answer is the same anyway.
     return Demand(
         token=request.token,
         audiences=tuple(request.audiences),
@@ -145,6 +144,7 @@ def demand(request: pb.ValidateRequest) -> Demand:
         scopes=tuple(request.required_scopes),
         evidence=evidence,
         min_revision=request.min_revocation_revision,
+        request_id=request.request_id,
     )
 
 

@@ -27,7 +27,7 @@ from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
 from sidecar.rpc import messages
 from sidecar.rpc.boundary import BATCH_BYTES, Boundary, Call, Door, RequestT
-from sidecar.validate import Validate
+from sidecar.validate import Demand, Judged, Validate
 
 ITEMS = 1000
 PAGE, PAGE_MOST = 100, 1000
@@ -143,21 +143,34 @@ class _TokenServicer:
         return pb.BatchIssueResponse(results=await _each(call, drafts, make))
 
     async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
-        async def one(request: pb.ValidateRequest) -> pb.ValidateResult:
+        validate = self._verbs.validate
+
+        async def judge(request: pb.ValidateRequest) -> tuple[pb.ValidateResult, Judged | None, Demand | None]:
             try:
-                accepted = await self._verbs.validate(call.caller, messages.demand(request), call.request_id)
-                return pb.ValidateResult(response=messages.accepted(accepted, with_claims=request.with_claims))
+                demand = messages.demand(request)
+                judged = await validate.judge(call.caller, demand, call.request_id)
             except SidecarError as error:
                 call.refused(error, request.profiles[0] if len(request.profiles) == 1 else "")
-                return pb.ValidateResult(error=messages.item_error(error))
+                return pb.ValidateResult(error=messages.item_error(error)), None, None
+            response = messages.accepted(judged.accepted, with_claims=request.with_claims)
+            return pb.ValidateResult(response=response), judged, demand
 
-        # Validating has no effect while there are no one-time profiles, so the answer's size can be judged when it is there.
-        response = pb.BatchValidateResponse(results=await _each(call, call.request.requests, one))
-        if response.ByteSize() > BATCH_BYTES:
+        async def settle(item: tuple[pb.ValidateResult, Judged | None, Demand | None]) -> pb.ValidateResult:
+            result, judged, demand = item
+            if judged and demand:
+                try:
+                    await validate.settle(call.caller, judged, demand, call.request_id)
+                except SidecarError as error:
+                    return pb.ValidateResult(error=messages.item_error(error))
+            return result
+
+        # All are judged first: the answer's size is known before the first token is consumed. An error is no larger than what it replaces.
+        items = await _each(call, call.request.requests, judge)
+        if pb.BatchValidateResponse(results=[result for result, _, _ in items]).ByteSize() > BATCH_BYTES:
             raise InvalidRequestError(
                 Violation("requests", f"the answer has more than {BATCH_BYTES} bytes; send fewer tokens at once")
             )
-        return response
+        return pb.BatchValidateResponse(results=await _each(call, items, settle))
 
     async def revoke(self, call: Call[pb.RevokeRequest]) -> pb.RevokeResponse:
         if not call.request.token:
