@@ -121,7 +121,7 @@ class Keeper:
         self._live: dict[str, Live] = {}
         self._read: dict[str, _Reading] = {}
         self._loaded: dict[str, float] = {}  # by profile: when the whole document was looked at, by the boot-time clock
-        self._offset = 0.0  # store time less boot time
+        self._offset = math.nan  # store time less boot time; unknown until the store was asked
         self._alarms: dict[str, str] = {}  # by profile: why its ring is taken for rolled back
         self._differing: dict[str, tuple[str, ...]] = {}
         self._changing = asyncio.Lock()
@@ -659,7 +659,9 @@ class Keeper:
         wall, before = self._clock.wall(), self._clock.boot()
         stored = await self._store.now()
         after = self._clock.boot()
-        self._offset = stored - (before + after) / 2
+        # The store read its clock at some moment between the two: a slow answer says little, and only moves what it contradicts.
+        if not stored - after <= self._offset <= stored - before:  # nan is never within
+            self._offset = stored - (before + after) / 2
         return _Reading(before, wall)
 
     def _swap(self, name: str, opened: Opened, reading: _Reading) -> None:

@@ -836,3 +836,12 @@ async def test_restored_older_database_is_refused_by_who_knows_better(
         await keeper.refresh()
     with pytest.raises(UnavailableStoreError, match="replaced while in use"):
         await _rotate(keeper)
+
+
+async def test_slow_answer_of_the_store_does_not_move_its_time(world: World) -> None:
+    keeper = await world.keeper()
+    before = keeper.now()
+    world.disk.before_now = lambda: world.clock.pass_time(8)  # on the way there: the store reads its clock at the end
+    await keeper.refresh()
+    assert keeper.now() == pytest.approx(before + 8)
+    assert not keeper.stale("default")

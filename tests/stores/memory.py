@@ -20,6 +20,7 @@ class Disk(memory.Disk):
         self.calls = 0
         self.scrubs = 0
         self.before_save: Callable[[], None] | None = None  # once
+        self.before_now: Callable[[], None] | None = None  # once
 
     def answer(self) -> None:
         self.calls += 1
@@ -28,6 +29,12 @@ class Disk(memory.Disk):
 
 class MemoryStore(memory.MemoryStore):
     disk: Disk
+
+    async def now(self) -> float:
+        if hook := self.disk.before_now:
+            self.disk.before_now = None
+            hook()
+        return await super().now()
 
     async def save(self, name: str, content: bytes, *, expected: int) -> bool:
         if self.writable and not self.disk.down and (hook := self.disk.before_save):
