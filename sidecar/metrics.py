@@ -34,6 +34,9 @@ class Port(Enum):
 CALLERS = 200  # with a series each
 
 
+_SPELLED = {Port.STORE: "store", Port.KMS: "KMS"}
+
+
 class TokenCount:
     """Counts one token when its block ends. A verb that learns the profile on the way writes it here."""
 
@@ -122,7 +125,7 @@ class Metrics:
         self._port_errors = {
             port: Counter(
                 f"tokensidecar_{port.value}_errors",
-                f"Operations of the {port.value} that failed, by reason.",
+                f"Operations of the {_SPELLED[port]} that failed, by reason.",
                 ["operation", "reason"],
                 registry=self.registry,
             )
@@ -148,7 +151,7 @@ class Metrics:
     def _of_port(self, port: Port) -> Histogram:
         return Histogram(
             f"tokensidecar_{port.value}_duration_seconds",
-            f"Time that operations of the {port.value} took.",
+            f"Time that operations of the {_SPELLED[port]} took.",
             ["operation"],
             buckets=_PORT_BUCKETS,
             registry=self.registry,

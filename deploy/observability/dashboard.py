@@ -112,6 +112,7 @@ ROWS: list[tuple[str, list[tuple[str, str, str, list[tuple[str, str]]]]]] = [
                         f"min by (profile, use) (tokensidecar_destruction_due_seconds{{{ONE}}})",
                         "destroy {{profile}} {{use}}",
                     ),
+                    (f"min by (address) (tokensidecar_tls_certificate_expiry_seconds{{{ONE}}})", "TLS {{address}}"),
                 ],
             ),
             (
@@ -119,6 +120,15 @@ ROWS: list[tuple[str, list[tuple[str, str, str, list[tuple[str, str]]]]]] = [
                 "One line for each profile, once all have seen a change.",
                 "short",
                 [(f"tokensidecar_ring_revision{{{ONE}}}", "{{profile}} {{instance}}")],
+            ),
+            (
+                "Revocations",
+                "Held in memory; and up to which revision they are obeyed: one line, once all have seen them.",
+                "short",
+                [
+                    (f"tokensidecar_revocations_held{{{ONE}}}", "held {{instance}}"),
+                    (f"tokensidecar_revocation_revision{{{ONE}}}", "revision {{instance}}"),
+                ],
             ),
             (
                 "Duties",

@@ -76,7 +76,18 @@ CASES: dict[str, tuple[str, str, str, int]] = {
         "0+1x180",
         65,
     ),
+    "TokensidecarClientCaExpiring": ('tokensidecar_tls_client_ca_expiry_seconds{address="a"}', "90000x60", "300x60", 6),
+    "TokensidecarTlsRefused": ('tokensidecar_tls_good{address="a"}', "1x60", "0x60", 6),
+    "TokensidecarServiceAccountKeysLost": ("tokensidecar_service_account_keys_good", "1x60", "0x60", 11),
+    "TokensidecarRefreshReused": (RPCS.format("REFRESH_REUSED"), "1x60", "0x10 1x60", 12),
+    "TokensidecarCertificateExpiring": (
+        'tokensidecar_tls_certificate_expiry_seconds{address="a"}',
+        "1000x60",
+        "1000-60x60",
+        19,
+    ),
 }
+BESIDE = [{"series": 'tokensidecar_tls_certificate_age_seconds{address="a"}', "values": "100+60x180"}]
 FURTHER = [("TokensidecarAuditFailing", RPCS.format("AUDIT_UNAVAILABLE"), "0x10 1+1x60", 12)]
 
 
@@ -86,7 +97,7 @@ def case(alert: str, series: str, values: str, minutes: int, expected: list[str]
     return {
         "interval": "1m",
         "name": f"{alert} {values}",
-        "input_series": [{"series": series, "values": values}],
+        "input_series": [{"series": series, "values": values}, *BESIDE],
         "promql_expr_test": [{"expr": query, "eval_time": f"{minutes}m", "exp_samples": samples}],
     }
 
