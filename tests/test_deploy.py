@@ -112,6 +112,33 @@ def test_each_container_reads_the_secrets_of_its_role_alone(name: str) -> None:
     }
 
 
+def test_on_eks_no_container_reads_a_key_and_the_sidecar_alone_gets_the_role() -> None:
+    objects = build("overlays/eks")
+    found = pods(objects)
+    seen = {(workload, each): secrets_in(pod, each) for workload, pod in found.items() for each in containers(pod)}
+    assert seen == {
+        ("orders", "app"): set(),
+        ("orders", "tokensidecar"): {RINGS},
+        ("billing", "app"): set(),
+        ("billing", "tokensidecar"): {RINGS},
+        ("tokensidecar-keeper", "keeper"): {"a token"},
+    }
+    roles = {
+        account: each["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].rpartition("/")[2]
+        for account, each in of_kind(objects, "ServiceAccount").items()
+    }
+    assert roles == {
+        "orders": "tokensidecar-issuer",
+        "billing": "tokensidecar-validator",
+        "tokensidecar-keeper": "tokensidecar-keeper",
+    }
+    for each in of_kind(objects, "Deployment").values():
+        template = each["spec"]["template"]
+        skipped = template["metadata"].get("annotations", {}).get("eks.amazonaws.com/skip-containers", "").split(",")
+        served = set(containers(template["spec"])) - set(skipped)
+        assert served == ({"keeper"} if each["metadata"]["name"] == "tokensidecar-keeper" else {"tokensidecar"})
+
+
 def test_a_single_pod_mounts_no_secret() -> None:
     pod = pods(build("overlays/dev"))["orders"]
     assert not any("secret" in volume or "projected" in volume for volume in pod["volumes"])
@@ -189,11 +216,18 @@ def test_network_is_closed_but_for_what_each_pod_needs(name: str) -> None:
     objects = build(name)
     metrics = (8792, "TCP")
     ingress = {"orders": [metrics], "billing": [(8080, "TCP"), metrics], "tokensidecar-keeper": [metrics]}
+    names, aws = [(53, "UDP"), (53, "TCP")], [(443, "TCP")]
     egress = {
-        "orders": [] if name == "overlays/dev" else [(8080, "TCP"), (53, "UDP"), (53, "TCP")],
+        "orders": [] if name == "overlays/dev" else [(8080, "TCP"), *names],
         "billing": [],
         "tokensidecar-keeper": [(443, "TCP"), (6443, "TCP")],
     }
+    if name == "overlays/eks":
+        egress = {
+            "orders": egress["orders"] + aws,
+            "billing": aws + names,
+            "tokensidecar-keeper": egress["tokensidecar-keeper"] + names,
+        }
     policies = of_kind(objects, "NetworkPolicy")
     assert set(policies) == set(pods(objects))
     for workload, policy in policies.items():

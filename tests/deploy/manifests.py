@@ -12,7 +12,7 @@ import yaml  # type: ignore[import-untyped]
 from tests.running import ROOT
 
 KUBERNETES = ROOT / "deploy/kubernetes"
-BUILDS = ("base", "overlays/cronjob", "overlays/dev")
+BUILDS = ("base", "overlays/cronjob", "overlays/dev", "overlays/eks")
 
 Manifest = dict[str, Any]
 

@@ -24,6 +24,7 @@ CONFIGS = {
     "keeper": KUBERNETES / "base/config/keeper.toml",
     "alone": KUBERNETES / "overlays/dev/alone.toml",
 }
+EKS = {role: KUBERNETES / f"overlays/eks/config/{role}.toml" for role in ("issuer", "validator", "keeper")}
 APP = KUBERNETES / "orders/app.py"
 TOKENSIDECAR = str(ROOT / ".venv/bin/tokensidecar")
 
@@ -36,6 +37,19 @@ def parsed(role: str) -> dict[str, Any]:
 def test_configuration_is_accepted(role: str) -> None:
     done = subprocess.run(
         [TOKENSIDECAR, "check", str(CONFIGS[role])], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("role", EKS)
+def test_on_eks_keys_alone_differ_and_each_role_has_its_own(role: str) -> None:
+    found, expected = tomllib.loads(EKS[role].read_text(encoding="utf-8")), parsed(role)
+    keks = {part: kek.rpartition("/")[2] for part, kek in found["keys"].pop("kek").items()}
+    assert keks.keys() == expected["keys"].pop("kek").keys()
+    assert len(set(keks.values())) == len(keks)
+    assert found == expected
+    done = subprocess.run(
+        [TOKENSIDECAR, "check", str(EKS[role])], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 
