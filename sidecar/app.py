@@ -295,22 +295,25 @@ class App:
         return Boundary(self.metrics, self._policy, self._audit, self._traces)
 
     async def _opened_store(self, clock: Clock) -> Store:
-        """The store. Who only reads a folder waits until a keeper has written a ring of its profiles, and says so on /readyz.
+        """The store. Who only reads one waits until a keeper has written a ring of its profiles, and says so on /readyz.
 
         A start that ends at once instead would be repeated ever later by the kubelet, and its reason would be in a log alone; one that
         waits for ever would never be noticed.
         """
         keys, until = self.config.keys, clock.boot() + KEEPER_WAIT
-        if keys.scheme != "file" or self._keeping:
+        if not keys.awaits_keeper or self._keeping:
             return await open_store(keys, clock, keeping=self._keeping)
         while True:
-            problem = f"the folder {keys.store_path} holds no ring of a configured profile yet"
+            problem = f"{keys.store} holds no ring of a configured profile yet"
+            store: Store | None = None
             try:
                 store = await open_store(keys, clock, keeping=False)
-                if (await store.revisions()).keys() & self.config.profiles.keys():
+                if store.writable or (await store.revisions()).keys() & self.config.profiles.keys():
                     return store
             except UnavailableStoreError as error:
                 problem = error.message
+            if store is not None:
+                await store.close()
             if clock.boot() > until:
                 raise UnavailableStoreError(f"{problem}. No keeper wrote one within {KEEPER_WAIT:.0f} s")
             waiting = f"waiting for a keeper: {problem}"

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from sidecar import __version__
 from sidecar.config import Keys, Traces as TracesConfig
-from sidecar.errors import UnavailableKmsError
+from sidecar.errors import UnavailableKmsError, UnavailableStoreError
 from sidecar.keyring import Role
 from sidecar.kms import file
 from sidecar.policy import Verb
@@ -58,6 +58,18 @@ async def _kubernetes(keys: Keys, clock: Clock, *, keeping: bool) -> Store:  # n
     return await KubernetesStore.open_in_cluster(*keys.secret, clock, account=keys.service_account)
 
 
+async def _postgresql(keys: Keys, clock: Clock, *, keeping: bool) -> Store:  # noqa: ARG001 - it has a clock; a role's rights decide
+    try:
+        from sidecar.stores.postgres import PostgresStore
+    except ImportError as error:
+        raise UnavailableStoreError(
+            f"{keys.store} needs psycopg, which is not installed ({error.name}): install tokensidecar-server[postgres]"
+        ) from error
+    if keys.database is None:
+        raise UnavailableStoreError(f"{keys.store} names no database")
+    return await PostgresStore.open(keys.database)
+
+
 async def _file_kek(place: str, keys: Keys, store: Store, *, make: bool) -> Kms:  # noqa: ARG001 - as every KMS
     path = Path(place)
     return await (file.open_or_make(path, store) if make else asyncio.to_thread(file.FileKms, path))
@@ -77,7 +89,12 @@ async def _aws_kek(place: str, keys: Keys, store: Store, *, make: bool) -> Kms: 
 
 
 KMSS: Mapping[str, Callable[..., Awaitable[Kms]]] = {"file": _file_kek, "awskms": _aws_kek}
-STORES: Mapping[str, Callable[..., Awaitable[Store]]] = {"sqlite": _sqlite, "file": _file, "kubernetes": _kubernetes}
+STORES: Mapping[str, Callable[..., Awaitable[Store]]] = {
+    "sqlite": _sqlite,
+    "file": _file,
+    "kubernetes": _kubernetes,
+    "postgresql": _postgresql,
+}
 
 
 async def open_store(keys: Keys, clock: Clock, *, keeping: bool) -> Store:
@@ -166,7 +183,7 @@ def elsewhere(keys: Keys, *, writable: bool) -> dict[Verb, str]:
         written = f"the Secret that is mounted at {keys.store_path}" if keys.mounted else keys.store
         keeper = (
             f"on the admin plane of the keeper (`tokensidecar keeper`) that writes {written}"
-            if keys.scheme == "file"
+            if keys.scheme in ("file", "postgresql")
             else 'on the admin plane of a sidecar whose keys.role is "both"'
         )
         found[Verb.ROTATE] = f"this sidecar changes no keys; Rotate is served {keeper}"

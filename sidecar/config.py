@@ -16,8 +16,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sidecar import addresses, directories, routing, rules
+from sidecar import addresses, database, directories, routing, rules
 from sidecar.addresses import Listen
+from sidecar.database import Database
 from sidecar.duties import DOCUMENT as DUTIES
 from sidecar.fields import Choice, Kind, Section, spell
 from sidecar.gate import foreign
@@ -63,7 +64,7 @@ class Keys:
     """Where rings are kept, what seals them, and what this process does with them. `refresh_interval` is in seconds.
 
     `keks`: the key-encryption key of each role that this process has. `mounted`: readers see the store as the kubelet's mount of a Secret.
-    `aws`: region and endpoint of AWS KMS, where they are not the key's own.
+    `aws`: region and endpoint of AWS KMS, where they are not the key's own. `database`: of store postgresql.
     """
 
     store: str
@@ -77,10 +78,11 @@ class Keys:
     further_keks: Mapping[Role, str] = field(default_factory=dict)
     engine: str = PREPARED
     aws: Mapping[str, str] = field(default_factory=dict)
+    database: Database | None = None
 
     @property
     def scheme(self) -> str:
-        """The kind of store: sqlite, file or kubernetes."""
+        """The kind of store: sqlite, file, kubernetes or postgresql."""
         return self.store.partition(":")[0]
 
     @property
@@ -93,6 +95,11 @@ class Keys:
         """Namespace and name of the Secret."""
         namespace, _, name = self.store.removeprefix("kubernetes://").partition("/")
         return namespace, name
+
+    @property
+    def awaits_keeper(self) -> bool:
+        """Whether a sidecar that only reads waits at its start until a keeper has written: others share the store."""
+        return self.scheme in ("file", "postgresql")
 
     @property
     def private(self) -> bool:
@@ -368,6 +375,7 @@ class _Reader:
             service_account=Path(found.get("service_account", SERVICE_ACCOUNT)),
             further_keks=self._further_keks(found.get("further_kek", {}), role),
             aws=within["aws"],
+            database=self._database(store, within["postgresql"]),
         )
         if keys.in_cluster and keys.private and not keys.single_pod:
             self._notes.append(
@@ -398,6 +406,13 @@ class _Reader:
         if found.get("max_staleness", DEFAULT.max_staleness) < propagation:
             self._problem("keys.max_staleness", f"must be at least keys.propagation ({spell(propagation)})")
         return keys
+
+    def _database(self, store: str, table: Mapping[str, object]) -> Database | None:
+        if store.startswith("postgresql:"):
+            return database.read(store, table, self._problem)
+        for name in table:
+            self._problem(f"keys.postgresql.{name}", 'is for keys.store = "postgresql://…" alone')
+        return None
 
     def _keks(self, given: str | dict[str, str], role: str) -> dict[Role, str]:
         """The key-encryption keys of this role's part; what a shared file says of the other role is left alone."""

@@ -42,7 +42,7 @@ from sidecar.keyring import PUBLISH_AHEAD, Key, KeyState, KeyUse, Proposal, Ring
 from sidecar.live import Found, Issuing, Live
 from sidecar.logs import get_logger
 from sidecar.pins import Pin, Pins
-from sidecar.ports import REVOCATIONS, Document
+from sidecar.ports import REVOCATIONS, Document, Glancing
 from sidecar.sealing import Opened, open_ring, seal_ring
 
 if TYPE_CHECKING:
@@ -358,18 +358,17 @@ class Keeper:
 
     async def _refresh(self) -> None:
         self._refreshed = self._clock.boot()
-        reading = await self._reading()
         if self._alarms and not self._pins.unwritten:
             await self._load_pins()  # an operator may have accepted the rollback
-        self._store_id = await self._store.store_id()
+        # Before anything is read: what is taken in meanwhile is newer than that.
+        before = {name: self._live.get(name) for name in self.profiles}
+        pins = dict(self._pins.rings)
+        reading, self._store_id, revisions = await self._look()
         if problem := self._foreign():
             for name in self.profiles:
                 self._alarm(name, problem)
             await self._write_pins()
             raise UnavailableStoreError(f"the store is not the one that this sidecar knows: {problem}")
-        before = {name: self._live.get(name) for name in self.profiles}
-        pins = dict(self._pins.rings)
-        revisions = await self._store.revisions()
         await self._take_in_revocations(reading, revisions)
         problems: list[SidecarError] = []
         for name, live in before.items():
@@ -656,13 +655,29 @@ class Keeper:
 
     async def _reading(self) -> _Reading:
         """Look at the clocks and the store's time; keeper time follows it from here on."""
-        wall, before = self._clock.wall(), self._clock.boot()
-        stored = await self._store.now()
-        after = self._clock.boot()
-        # The store read its clock at some moment between the two: a slow answer says little, and only moves what it contradicts.
+        reading = self._clocks()
+        self._go_by(await self._store.now(), reading)
+        return reading
+
+    async def _look(self) -> tuple[_Reading, str, Mapping[str, int]]:
+        """The same, and the store's id and revisions: in one query, where the store can."""
+        if not isinstance(self._store, Glancing):
+            reading = await self._reading()
+            return reading, await self._store.store_id(), await self._store.revisions()
+        reading = self._clocks()
+        glance = await self._store.glance()
+        self._go_by(glance.time, reading)
+        return reading, glance.store_id, glance.revisions
+
+    def _go_by(self, stored: float, reading: _Reading) -> None:
+        """The store read its clock at some moment since `reading`: a slow answer says little, and only moves what it contradicts."""
+        before, after = reading.boot, self._clock.boot()
         if not stored - after <= self._offset <= stored - before:  # nan is never within
             self._offset = stored - (before + after) / 2
-        return _Reading(before, wall)
+
+    def _clocks(self) -> _Reading:
+        wall = self._clock.wall()
+        return _Reading(self._clock.boot(), wall)
 
     def _swap(self, name: str, opened: Opened, reading: _Reading) -> None:
         """Take a ring in, and pin it, unless a newer one is there already."""

@@ -112,7 +112,7 @@ async def _run(
     keys, clock = config.keys, SystemClock()
     if may_make:
         prepare_directories(config)
-    elif keys.scheme != "kubernetes" and not keys.store_path.exists():
+    elif keys.scheme in ("sqlite", "file") and not keys.store_path.exists():
         raise StartError(f"there is no store at {keys.store_path}")
     store = await open_store(keys, clock, keeping=keeping)
     try:

@@ -69,6 +69,49 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What `Store.store_id`, `now` and `revisions` would say, all of one moment."""
+
+    store_id: str
+    time: float
+    revisions: dict[str, int]
+
+
+@runtime_checkable
+class Glancing(Protocol):
+    """A store that is asked over a network, and tells in one query what every look for news needs."""
+
+    async def glance(self) -> Glance:
+        """Read at one moment, which lies between the call and its return."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A process that uses the store. Times are store time, in seconds since the epoch."""
+
+    instance: str
+    role: str
+    version: str
+    host: str
+    since: float = 0.0
+    seen: float = 0.0
+
+
+@runtime_checkable
+class Membered(Protocol):
+    """A store that can tell who uses it, as far as they said so."""
+
+    async def present(self, member: Member) -> None:
+        """Say that this process is there; its times are the store's matter."""
+        ...
+
+    async def members(self, seconds: float) -> tuple[Member, ...]:
+        """Who said so within so many seconds, the oldest first."""
+        ...
+
+
 class Ended(Enum):
     """What a revocation ends."""
 

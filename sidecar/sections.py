@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sidecar import database
 from sidecar.claims import RESERVED, TYPES
 from sidecar.fields import (
     Choice,
@@ -324,11 +325,10 @@ KEYS = Section(
     {
         "store": Field(
             Location(
-                {"sqlite": _PATH, "file": _PATH, "kubernetes": f"//{_DNS}/{_DNS}"},
-                '"sqlite:/absolute/path", "file:/absolute/folder" or "kubernetes://namespace/secret"',
-                later=("postgresql",),
+                {"sqlite": _PATH, "file": _PATH, "kubernetes": f"//{_DNS}/{_DNS}", "postgresql": database.PATTERN},
+                f'"sqlite:/absolute/path", "file:/absolute/folder", "kubernetes://namespace/secret" or {database.MEANING}',
             ),
-            "Where rings are kept. sqlite: this machine's. file: a folder that sidecars read and a keeper writes. kubernetes: a Secret, for keepers; sidecars mount it, and read file.",
+            "Where rings are kept. sqlite: this machine's. file: a folder that sidecars read and a keeper writes. kubernetes: a Secret, for keepers; sidecars mount it, and read file. postgresql: a database, for a whole fleet; never with a password in it.",
             '"sqlite:<state>/state.db"',
         ),
         "kek": Field(
@@ -390,6 +390,35 @@ KEYS_AWS = Section(
             ),
             "Where AWS KMS is asked, if not at its public name: a VPC endpoint without private DNS, or another implementation of its API.",
             "AWS's own",
+        ),
+    }
+)
+KEYS_POSTGRESQL = Section(
+    {
+        "password_file": Field(
+            Text("an absolute path", _PATH),
+            "File of the role's password, read again for each connection; not for every user to read.",
+        ),
+        "passfile": Field(
+            Text("an absolute path", _PATH),
+            "The same in the form of libpq's .pgpass (mode 0600); without either libpq looks for ~/.pgpass.",
+        ),
+        "root_certificates": Field(
+            Text("an absolute path", _PATH),
+            "PEM file of the CAs that may vouch for the server. Its name is always checked.",
+            "the system's",
+        ),
+        "certificate": Field(Text("an absolute path", _PATH), "PEM file of a certificate that this role logs in with."),
+        "certificate_key": Field(Text("an absolute path", _PATH), "Its private key, mode 0600."),
+        "allow_plaintext": Field(
+            Flag(),
+            "Beyond loopback and sockets too, without TLS where the server has none, and whoever the server is: others on the network can read the password's exchange and sealed rings, and take the server's place.",
+            "false",
+        ),
+        "listen": Field(
+            Flag(),
+            "Be told of changes at once (LISTEN): on a direct connection, or a pooler of sessions. A pooler of transactions does not carry it; there, polling every refresh_interval is what there is.",
+            "false",
         ),
     }
 )
@@ -528,7 +557,7 @@ TRACES = Section(
     }
 )
 TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG, "traces": TRACES}
-TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS}}
+TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS, "postgresql": KEYS_POSTGRESQL}}
 TABLES_LATER = {
     "refresh": "refresh tokens",
 }
@@ -542,6 +571,7 @@ SECTIONS: dict[str, Section] = {
     "profiles.NAME.import": IMPORT,
     "keys": KEYS,
     "keys.aws": KEYS_AWS,
+    "keys.postgresql": KEYS_POSTGRESQL,
     "policy.NAME": POLICY,
     "policy.NAME.issue": POLICY_ISSUE,
     "policy.NAME.VERB": POLICY_VERB,

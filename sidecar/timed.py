@@ -20,6 +20,7 @@ OPERATIONS = {
     Port.STORE: (
         *("store_id", "now", "revisions", "load", "save", "scrub"),
         *("written", "heartbeat"),  # Passive
+        *("glance", "present", "members"),  # Glancing, Membered
         *("revoke", "revocations", "consume", "spend", "forget"),  # Ledger
     ),
     Port.KMS: ("wrap", "unwrap"),

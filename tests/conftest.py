@@ -13,6 +13,8 @@ from tests.running import ROOT, RunningSidecar
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from tests.postgres import Postgres
+
 _not_run = pytest.StashKey[list[tuple[str, str]]]()
 _missing = pytest.StashKey[bool]()
 
@@ -102,6 +104,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def sidecar() -> Iterator[RunningSidecar]:
     """One sidecar on the embedded defaults, shared by all tests that change nothing another one relies on."""
     with RunningSidecar() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server for all tests that do not stop it; each makes a database of its own. `needs(postgres.NEEDS)` goes with it."""
+    from tests.postgres import Postgres
+
+    with Postgres() as running:
         yield running
 
 

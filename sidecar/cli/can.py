@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         Plane.ADMIN: ", ".join(map(str, config.listen.admin)) or "nowhere, as configured",
     }
     keys = config.keys
-    writable = keys.scheme == "sqlite" and len(keys.keks) == len(Role)
+    writable = keys.scheme in ("sqlite", "postgresql") and len(keys.keks) == len(Role)
     cannot = elsewhere(keys, writable=writable)
     verdict = Policy(config.profiles, served, config.policy, imported=config.imported, elsewhere=cannot).decide(
         caller, verb, args.profile, _wanted(args, config, verb)

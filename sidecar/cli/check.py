@@ -13,6 +13,7 @@ from sidecar.addresses import Address
 from sidecar.cli import screen
 from sidecar.cli.exits import Code
 from sidecar.config import Config, ConfigError, load
+from sidecar.database import Database
 from sidecar.fields import spell
 from sidecar.findings import certificate_notes, directory_notes
 from sidecar.jose.suites import KEY_MANAGEMENT
@@ -117,6 +118,7 @@ def effective(config: Config) -> str:
         f'refresh_interval = "{spell(keys.refresh_interval)}"',
         *(["", "[keys.aws]", *(f"{name} = {_toml(value)}" for name, value in keys.aws.items())] if keys.aws else []),
         *_service_accounts(config.service_accounts),
+        *_database(keys.database),
         *_policy(config.policy),
         "",
         "[audit]",
@@ -187,6 +189,20 @@ def _profile(profile: Profile) -> list[str]:
         "",
         "# Built in, with any audience that a caller names; a profile of a file must name its own:",
         *(f"# {line}" for line in lines[1:]),
+    ]
+
+
+def _database(database: Database | None) -> list[str]:
+    if database is None:
+        return []
+    files = ("password_file", "passfile", "root_certificates", "certificate", "certificate_key")
+    named = {name: getattr(database, name) for name in files}
+    return [
+        "",
+        "[keys.postgresql]",
+        *(f"{name} = {_toml(str(path))}" for name, path in named.items() if path is not None),
+        f"allow_plaintext = {_toml(database.allow_plaintext)}",
+        f"listen = {_toml(database.listen)}",
     ]
 
 
