@@ -30,6 +30,7 @@ REAL_PROCESSES = (
     "e2e/",
     "faults/",
     "fleet/",
+    "gateway/",
     "interop/",
     "stores/",
     "test_cli",
