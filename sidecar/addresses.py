@@ -277,7 +277,9 @@ class _Reader:
         for plane, addresses in (("envoy", listen.envoy), ("forward_auth", listen.forward_auth)):
             for address in addresses:
                 self._check_token_reach(plane, address)
-                if plane == "forward_auth" and address.identified is not Identified.ADDRESS:
+                if plane == "forward_auth" and address.kind == "unix":
+                    self._problem("listen.forward_auth", f"{address}: forward auth listens on TCP alone")
+                elif plane == "forward_auth" and address.identified is not Identified.ADDRESS:
                     self._problem("listen.forward_auth", f"{address} speaks plain HTTP: no tls, no service accounts")
                 elif not address.local and not address.tls and not listen.allow_plaintext_tcp:
                     self._problem(

@@ -19,7 +19,7 @@ from sidecar.addresses import Address
 from sidecar.audit import Audit, Backlog
 from sidecar.authorize import Authorize
 from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store, open_traces
-from sidecar.caller import SIDECAR, Plane
+from sidecar.caller import SIDECAR, Caller, Plane
 from sidecar.certificates import UnusableCertificateError
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
@@ -32,6 +32,7 @@ from sidecar.envoy.authorization import AUTHORIZATION_SERVICE, authorization_ser
 from sidecar.errors import ChangedRingError, Reason, SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
 from sidecar.gauges import SOMETIMES, Gauges
+from sidecar.http.forward_auth import LIMITS, PATH, ForwardAuth
 from sidecar.http.key_set import KeySet, UnusableKeySetError
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
@@ -112,6 +113,7 @@ class App:
         self._loops: list[asyncio.Task[None]] = []
         self._credentials: list[ServingCertificates | KeySet] = []  # kept as fresh as their files
         self._http: HttpServer | None = None
+        self._forward_auth: list[HttpServer] = []
         self._file_sink: FileSink | None = None
         self._reload: Reload | None = None
         self._traces: Traces | None = None
@@ -204,7 +206,9 @@ class App:
         listen, boundary = self.config.listen, self._boundary()
         accounts = await self._service_accounts(clock)
         app, admin = (plane_services(plane, verbs, boundary) for plane in (Plane.APP, Plane.ADMIN))
-        envoy = authorization_services(self._authorize(verbs), boundary)
+        authorize = self._authorize(verbs)
+        proxied = self.config.envoy_certificate == "xfcc"
+        envoy = authorization_services(authorize, boundary, proxied=proxied)
         for plane, addresses, services in (
             (Plane.APP, self._app_addresses, app),
             (Plane.ADMIN, listen.admin, admin),
@@ -219,6 +223,8 @@ class App:
                 server = Server(address, services(who), self.health, certificates)
                 self._servers.append(server)
                 await server.start()
+        for address in () if self._keeping else listen.forward_auth:
+            await self._listen_forward_auth(address, authorize)
         await self._listen_http()
 
     async def _service_accounts(self, clock: Clock) -> ServiceAccounts | None:
@@ -235,6 +241,16 @@ class App:
     def _of_credentials(self) -> Iterator[tuple[str, dict[str, str], float]]:
         for each in self._credentials:
             yield from each.readings()
+
+    async def _listen_forward_auth(self, address: Address, authorize: Authorize) -> None:
+        caller, spoken = Caller(address.caller, Plane.APP), self.config.forward_auth
+        asked = ForwardAuth(authorize, caller, spoken, self._policy, self._audit, self.metrics)
+        http = HttpServer(asked={PATH: asked}, limits=LIMITS)
+        try:
+            await http.start(address.host, address.port)
+        except OSError as error:
+            raise ListenError(f"{address}: {error.strerror}; choose another [listen] forward_auth address") from None
+        self._forward_auth.append(http)
 
     def _authorize(self, verbs: Verbs) -> Authorize:
         config = self.config
@@ -335,6 +351,8 @@ class App:
         await asyncio.gather(*(server.stop(GRACE) for server in self._servers))
         if hasattr(self, "_commits"):
             await self._commits.drain()
+        for http in self._forward_auth:
+            await http.stop()
         if self._http:
             await self._http.stop()
         if self._file_sink:

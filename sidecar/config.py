@@ -30,7 +30,7 @@ from sidecar.keyring import Role
 from sidecar.policy import Rule
 from sidecar.ports import REVOCATIONS
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
-from sidecar.routes import Route
+from sidecar.routes import Route, Spoken
 from sidecar.sections import (
     CLAIMS,
     IMPORT,
@@ -177,6 +177,8 @@ class Config:
     service_accounts: ServiceAccounts | None = None
     imported: Mapping[str, Profile] = field(default_factory=dict)
     routes: tuple[Route, ...] = ()
+    envoy_certificate: str = "peer"
+    forward_auth: Spoken = field(default_factory=Spoken)
     digest: str = field(default="", compare=False)
     traces: Traces = Traces()
 
@@ -284,6 +286,10 @@ class _Reader:
             policy=policy,
             service_accounts=accounts,
             routes=routes,
+            envoy_certificate=tables["envoy"].get("certificate", "peer"),
+            forward_auth=Spoken(
+                tables["forward_auth"].get("request", "x-original"), tables["forward_auth"].get("certificate", "")
+            ),
         )
 
     def _problem(self, key: str, sentence: str) -> None:

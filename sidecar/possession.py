@@ -19,12 +19,12 @@ from __future__ import annotations
 import hmac
 import json
 import re
-from base64 import urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from enum import Enum
 from hashlib import sha256
 from typing import TYPE_CHECKING, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from sidecar.errors import InvalidTokenError, UnprovenPossessionError
 from sidecar.gate import DPOP, JWS, gate
@@ -41,6 +41,9 @@ _METHOD = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}").fullmatch  # RFC 9110 
 _URL = re.compile(r"[\x21-\x7e]{1,8192}").fullmatch
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
+_HASH = re.compile(r"(?:^|;)Hash=([0-9a-f]{64})(?=;|$)", re.IGNORECASE).findall
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -159,6 +162,25 @@ def _prove(bond: Bond, evidence: DpopProof, token: str, now: float, max_age: flo
 def is_thumbprint(text: str) -> bool:
     """Whether this is SHA-256 in canonical base64url: 43 characters."""
     return _THUMBPRINT(text) is not None
+
+
+def of_certificate(text: str) -> str:
+    """`x5t#S256` (RFC 8705 section 3.1) of one certificate in PEM, URL-encoded or not; empty where there is none, or it is none."""
+    body = unquote(text).strip()
+    if not body.startswith(_BEGIN) or _END not in body:
+        return ""
+    try:
+        data = b64decode("".join(body.removeprefix(_BEGIN).partition(_END)[0].split()), validate=True)
+    except ValueError:
+        return ""
+    return urlsafe_b64encode(sha256(data).digest()).rstrip(b"=").decode()
+
+
+def forwarded(header: str) -> str:
+    """The same of Envoy's X-Forwarded-Client-Cert, by its Hash; empty unless exactly one certificate is in it."""
+    bare = _QUOTED.sub("", header)  # commas stand between elements, and within quotes anything may
+    found = [] if "," in bare or '"' in bare else _HASH(bare)
+    return urlsafe_b64encode(bytes.fromhex(found[0])).rstrip(b"=").decode() if len(found) == 1 else ""
 
 
 def is_method(text: str) -> bool:

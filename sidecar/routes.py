@@ -18,6 +18,11 @@ from enum import Enum
 
 AUTHORIZATION, DPOP, COOKIE = "authorization", "dpop", "cookie"
 
+REQUEST_HEADERS = {
+    "x-original": ("x-original-method", "x-original-url"),
+    "x-forwarded": ("x-forwarded-method", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-uri"),
+}
+"""The headers by which a gateway that asks over HTTP says what was asked of it, by family."""
 KEPT_HEADERS = (
     *("authorization", "cookie", "dpop", "host", "connection", "content-length", "content-type", "expect", "keep-alive", "te", "trailer"),
     *("transfer-encoding", "upgrade", "proxy-.*", "x-envoy-.*", "x-forwarded-.*", "forwarded", "sec-.*"),
@@ -66,6 +71,14 @@ class Request:
     target: str
     headers: Mapping[str, str]
     extensions: Mapping[str, str] = field(default_factory=dict)
+    certificate: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """How a gateway speaks: the family of headers that say what was asked, and the one with the client's certificate (empty: none)."""
+
+    family: str = "x-original"
     certificate: str = ""
 
 

@@ -33,7 +33,7 @@ from sidecar.jose.keys import ENGINES
 from sidecar.jose.suites import AGREEMENT_CURVES, CONTENT, KEY_MANAGEMENT, SIGNATURES
 from sidecar.policy import SERVED, Verb
 from sidecar.rates import PATTERN as RATE
-from sidecar.routes import KEPT_HEADERS, Upstream
+from sidecar.routes import KEPT_HEADERS, REQUEST_HEADERS, Upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ LISTEN = Section(
         ),
         "forward_auth": Field(
             Texts(ADDRESS_TEXT),
-            "Where other gateways ask: GET /auth. Addresses as in listen.app. Empty: nowhere.",
+            "Where other gateways ask, over HTTP: GET /auth. TCP addresses as in listen.app. Empty: nowhere.",
             "[]",
         ),
         "allow_http_beyond_loopback": Field(Flag(), "Others on the network can read metrics and readiness.", "false"),
@@ -535,6 +535,28 @@ ROUTE = Section(
         "dpop_nonce": Field(Flag(), "DPoP proofs must have a nonce of this sidecar's (RFC 9449, section 9).", "false"),
     }
 )
+ENVOY = Section(
+    {
+        "certificate": Field(
+            Choice(("peer", "xfcc")),
+            "Which client certificate a bound token is held against. peer: of the connection to Envoy. xfcc: the one in x-forwarded-client-cert, if a trusted proxy before sets it.",
+            '"peer"',
+        ),
+    }
+)
+FORWARD_AUTH = Section(
+    {
+        "request": Field(
+            Choice(tuple(REQUEST_HEADERS)),
+            "Which headers of the gateway say what was asked. x-original: X-Original-Method and X-Original-URL (nginx). x-forwarded: X-Forwarded-Method, -Proto, -Host and -Uri (Traefik, Caddy, APISIX). The gateway must set them whatever the client sent.",
+            '"x-original"',
+        ),
+        "certificate": Field(
+            Text("the name of a header in lower case", r"[a-z0-9-]{1,64}"),
+            "The gateway's header with the client's certificate, in URL-encoded PEM. The gateway must set it, or take it out, whatever the client sent.",
+        ),
+    }
+)
 LOG = Section(
     {
         "level": Field(Choice(LOG_LEVELS), "The least severe log line that is written.", '"info"'),
@@ -556,7 +578,15 @@ TRACES = Section(
         ),
     }
 )
-TABLES: dict[str, Section] = {"listen": LISTEN, "keys": KEYS, "audit": AUDIT, "log": LOG, "traces": TRACES}
+TABLES: dict[str, Section] = {
+    "listen": LISTEN,
+    "envoy": ENVOY,
+    "forward_auth": FORWARD_AUTH,
+    "keys": KEYS,
+    "audit": AUDIT,
+    "log": LOG,
+    "traces": TRACES,
+}
 TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS, "postgresql": KEYS_POSTGRESQL}}
 TABLES_LATER = {
     "refresh": "refresh tokens",
@@ -576,6 +606,8 @@ SECTIONS: dict[str, Section] = {
     "policy.NAME.issue": POLICY_ISSUE,
     "policy.NAME.VERB": POLICY_VERB,
     "routes[]": ROUTE,
+    "envoy": ENVOY,
+    "forward_auth": FORWARD_AUTH,
     "audit": AUDIT,
     "log": LOG,
     "traces": TRACES,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 from hypothesis import given, strategies as st
 
 from sidecar.config import Config, ConfigError, load
+from sidecar.possession import forwarded, of_certificate
 from sidecar.routes import (
     AmbiguousRequestError,
     Credential,
@@ -224,3 +227,33 @@ def test_routes_that_nobody_can_ask_about_are_noted(tmp_path: Path) -> None:
     assert any(note.startswith("routes: no gateway") for note in load(str(file), {}).notes)
     file.write_text(LISTEN)
     assert any("every request that a gateway asks about is denied" in note for note in load(str(file), {}).notes)
+
+
+# -- certificates
+
+
+def test_a_certificates_thumbprint_is_that_of_its_der() -> None:
+    der = bytes(range(200))
+    pem = f"-----BEGIN CERTIFICATE-----\n{base64.encodebytes(der).decode()}-----END CERTIFICATE-----\n"
+    expected = base64.urlsafe_b64encode(hashlib.sha256(der).digest()).decode().rstrip("=")
+    assert of_certificate(pem) == of_certificate(quote(pem, safe="")) == expected
+    for wrong in ("", "x", pem[5:], pem.replace("END", "DONE"), pem.replace("A", "*")):
+        assert of_certificate(wrong) == ""
+
+
+def test_of_forwarded_certificates_exactly_one_is_believed() -> None:
+    digest = hashlib.sha256(b"x").hexdigest()
+    expected = base64.urlsafe_b64encode(bytes.fromhex(digest)).decode().rstrip("=")
+    for good in (f"Hash={digest}", f'By=spiffe://a;Hash={digest};Subject="CN=a,O=b"', f"hash={digest.upper()};URI=x"):
+        assert forwarded(good) == expected
+    for wrong in (
+        "",
+        "By=a",
+        f"Hash={digest[:-1]}",
+        f"Hash={digest},Hash={digest}",
+        f"Hash={digest};Hash={digest}",
+        f'Subject=";Hash={digest}',
+        f"XHash={digest}",
+        f'Subject=";Hash={digest};"',
+    ):
+        assert forwarded(wrong) == ""

@@ -6,12 +6,8 @@ A denial of any kind is a `denied_response`, 503 included: an `error_response`, 
 
 from __future__ import annotations
 
-import hashlib
-from base64 import b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from collections.abc import Mapping
 from http import HTTPStatus
-from urllib.parse import unquote
 
 import grpc
 from google.protobuf import json_format
@@ -21,6 +17,7 @@ from sidecar.authorize import Allowed, Authorize
 from sidecar.denials import Denied
 from sidecar.envoy import ext_authz_pb2 as pb
 from sidecar.policy import Verb
+from sidecar.possession import forwarded, of_certificate
 from sidecar.routes import Request
 from sidecar.rpc.boundary import Boundary, Call, Door
 from sidecar.rpc.server import Services
@@ -35,14 +32,14 @@ _CODES = {
     HTTPStatus.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     HTTPStatus.SERVICE_UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
 }
-_BEGIN, _END = "-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"
+XFCC = "x-forwarded-client-cert"
 
 
-def authorization_services(authorize: Authorize, boundary: Boundary) -> Services:
-    """The service, for the doors of [listen] envoy."""
+def authorization_services(authorize: Authorize, boundary: Boundary, *, proxied: bool = False) -> Services:
+    """The service, for the doors of [listen] envoy; `proxied` as for `request`."""
 
     async def check(call: Call[pb.CheckRequest]) -> pb.CheckResponse:
-        answer = await authorize(call.caller, request(call.request), call.request_id, call.refused)
+        answer = await authorize(call.caller, request(call.request, proxied=proxied), call.request_id, call.refused)
         return denied(answer) if isinstance(answer, Denied) else allowed(answer)
 
     def made(door: Door) -> Mapping[str, grpc.GenericRpcHandler]:
@@ -54,19 +51,24 @@ def authorization_services(authorize: Authorize, boundary: Boundary) -> Services
     return made
 
 
-def request(message: pb.CheckRequest) -> Request:
-    """What Envoy says of a request."""
+def request(message: pb.CheckRequest, *, proxied: bool = False) -> Request:
+    """What Envoy says of a request. `proxied`: the client's certificate is what a proxy before it says (X-Forwarded-Client-Cert)."""
     attributes = message.attributes
     http = attributes.request.http
+    headers = _headers(http)
     return Request(
         method=http.method,
         scheme=http.scheme,
         host=http.host,
         target=http.path,
-        headers=_headers(http),
+        headers=headers,
         extensions=attributes.context_extensions,
-        certificate=thumbprint(attributes.source.certificate),
+        certificate=_certificate(attributes, headers, proxied=proxied),
     )
+
+
+def _certificate(attributes: pb.AttributeContext, headers: Mapping[str, str], *, proxied: bool) -> str:
+    return forwarded(headers.get(XFCC, "")) if proxied else of_certificate(attributes.source.certificate)
 
 
 def _headers(http: pb.AttributeContext.HttpRequest) -> Mapping[str, str]:
@@ -77,18 +79,6 @@ def _headers(http: pb.AttributeContext.HttpRequest) -> Mapping[str, str]:
         value = header.raw_value.decode("utf-8", "replace") if header.raw_value else header.value
         found[header.key] = f"{found[header.key]},{value}" if header.key in found else value
     return found
-
-
-def thumbprint(certificate: str) -> str:
-    """`x5t#S256` (RFC 8705 section 3.1) of one certificate, in URL-encoded PEM; empty where there is none, or it is none."""
-    body = unquote(certificate).strip()
-    if not body.startswith(_BEGIN) or _END not in body:
-        return ""
-    try:
-        data = b64decode("".join(body.removeprefix(_BEGIN).partition(_END)[0].split()), validate=True)
-    except (Base64Error, ValueError):
-        return ""
-    return urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
 def allowed(answer: Allowed) -> pb.CheckResponse:

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for probes, scrapes and public keys: GET and HEAD, no bodies, bounded in everything.
+"""A small HTTP/1.1 server for probes, scrapes, public keys and forward auth: GET and HEAD, no bodies, bounded in everything.
 
 h11 does the protocol; a web framework would cost more memory and start-up than all of this sidecar's other doors.
 """
@@ -6,8 +6,9 @@ h11 does the protocol; a web framework would cost more memory and start-up than 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import h11
 
@@ -26,22 +27,41 @@ class Answer:
     body: bytes
     media_type: str = _TEXT
     cache: str = "no-store"
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 Routes = Mapping[str, Callable[[], Answer]]
+Asked = Mapping[str, Callable[[h11.Request], Awaitable[Answer]]]
+"""Paths whose answer depends on the request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bytes of a request's head; connections at once; seconds from the first byte awaited to the answer's last."""
+
+    head: int = HEAD_BYTES
+    connections: int = CONNECTIONS
+    seconds: float = REQUEST_SECONDS
+
+
+PROBES = Limits()
 
 
 class HttpServer:
-    """Serves a table of paths on one TCP address."""
+    """Serves a table of paths on one address."""
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(
+        self, routes: Routes = MappingProxyType({}), asked: Asked = MappingProxyType({}), limits: Limits = PROBES
+    ) -> None:
         self._routes = routes
+        self._asked = asked
+        self._limits = limits
         self._open: dict[asyncio.Task[None], None] = {}  # oldest first
         self._server: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> None:
         """Listen. `OSError` if the address is taken."""
-        self._server = await asyncio.start_server(self._accept, host, port, limit=HEAD_BYTES, reuse_port=False)
+        self._server = await asyncio.start_server(self._accept, host, port, limit=self._limits.head, reuse_port=False)
 
     async def stop(self) -> None:
         """Close the socket and what is connected to it."""
@@ -54,7 +74,7 @@ class HttpServer:
             await asyncio.wait(self._open, timeout=1)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= CONNECTIONS:
+        if len(self._open) >= self._limits.connections:
             # The oldest goes, not the newest: whoever holds on to connections must not keep probes out.
             oldest = next(iter(self._open))
             del self._open[oldest]
@@ -64,11 +84,11 @@ class HttpServer:
         task.add_done_callback(lambda done: self._open.pop(done, None))
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head)
         try:
             again = True
             while again:
-                async with asyncio.timeout(REQUEST_SECONDS):
+                async with asyncio.timeout(self._limits.seconds):
                     again = await self._exchange(connection, reader, writer)
         except (TimeoutError, ConnectionError, h11.ProtocolError):
             pass  # the peer is slow, gone, or speaks something else
@@ -83,7 +103,7 @@ class HttpServer:
             request = await _next(connection, reader)
             if not isinstance(request, h11.Request):
                 return False
-            answer = self._answer(request)
+            answer = await self._answer(request)
             body = await _next(connection, reader)
             if not isinstance(body, h11.EndOfMessage):
                 answer = Answer(413, b"no request here has a body\n")
@@ -98,6 +118,7 @@ class HttpServer:
             ("content-type", answer.media_type),
             ("content-length", str(len(answer.body))),
             ("cache-control", answer.cache),
+            *answer.headers,
             ("x-content-type-options", "nosniff"),
             *([("allow", "GET, HEAD")] if answer.status == 405 else []),
             *([("connection", "close")] if last else []),
@@ -113,12 +134,16 @@ class HttpServer:
         connection.start_next_cycle()
         return True
 
-    def _answer(self, request: h11.Request) -> Answer:
-        route = self._routes.get(request.target.split(b"?", 1)[0].decode("ascii", "replace"))
-        if route is None:
-            return Answer(404, ("not here; here are " + " ".join(self._routes) + "\n").encode())
+    async def _answer(self, request: h11.Request) -> Answer:
+        path = request.target.split(b"?", 1)[0].decode("ascii", "replace")
+        route, asked = self._routes.get(path), self._asked.get(path)
+        if route is None and asked is None:
+            return Answer(404, ("not here; here are " + " ".join((*self._routes, *self._asked)) + "\n").encode())
         if request.method not in (b"GET", b"HEAD"):
             return Answer(405, b"GET or HEAD\n")
+        if asked is not None:
+            return await asked(request)
+        assert route is not None  # noqa: S101 # above
         return route()
 
 
