@@ -527,6 +527,11 @@ class _Reader:
                 f"{key}.one_time", "is not for imported keys: their tokens may lack the id that is remembered"
             )
         scheme = store.partition(":")[0]
+        if profile.proof_replay == "fleet" and scheme not in LEDGERS:
+            self._problem(
+                f"{key}.proof_replay",
+                f'"fleet" needs a store that remembers which proofs were used: {" or ".join(LEDGERS)}; {scheme} (keys.store) keeps keys alone',
+            )
         if profile.one_time and scheme not in LEDGERS:
             self._problem(
                 f"{key}.one_time",

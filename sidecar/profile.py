@@ -65,7 +65,7 @@ class Profile:
     max_skew: int = 5
     accept_signed_until: float | None = None  # plain JWS of a nested profile; seconds since the epoch
     proof_age: int = 60  # of a DPoP proof; seconds
-    proof_replay: str = "local"  # who remembers proofs: this sidecar
+    proof_replay: str = "local"  # who remembers proofs: this sidecar, or with "fleet" the store
     report_only: bool = False  # plain JWS are accepted whatever the date, and only counted
     imported: Imported | None = None  # keys of another system: such a profile validates only, and has no ring
     settings_revision: int = 1  # of the configuration: the highest decides what the next key is

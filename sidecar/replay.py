@@ -17,19 +17,24 @@ class Replay:
 
     def __init__(self, most: int = MOST) -> None:
         self._most = most
-        self._seen: dict[str, dict[bytes, float]] = {}
+        self._seen: dict[str, dict[bytes, tuple[float, bytes]]] = {}
         self._swept: dict[str, float] = {}
 
-    def take(self, profile: str, proof: bytes, until: float, now: float) -> None:
-        """Remember the proof. `UnprovenPossessionError`: it came before; `OverloadedError`: too many are remembered."""
+    def take(self, profile: str, proof: bytes, until: float, now: float, request: bytes = b"") -> None:
+        """Remember the proof. `UnprovenPossessionError`: it came before, in another `request` or one without a name.
+
+        `OverloadedError`: too many are remembered.
+        """
         seen = self._seen.setdefault(profile, {})
         proof = proof[:16]
         if proof in seen:
+            if request and seen[proof][1] == request:
+                return
             raise UnprovenPossessionError(stage="possession.replayed")
         if len(seen) >= self._most and abs(now - self._swept.get(profile, 0.0)) >= SWEEP:
             self._swept[profile] = now
-            for one in [one for one, end in seen.items() if end < now]:
+            for one in [one for one, (end, _) in seen.items() if end < now]:
                 del seen[one]
         if len(seen) >= self._most:
             raise OverloadedError("too many proofs at once", stage="possession.full")
-        seen[proof] = until
+        seen[proof] = (until, request)

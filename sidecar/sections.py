@@ -255,8 +255,8 @@ PROFILE = Section(
             '"60s"',
         ),
         "proof_replay": Field(
-            Choice(("local",), later=("fleet",)),
-            "Who remembers DPoP proofs, so that none is taken twice. local: each sidecar those that it has seen.",
+            Choice(("local", "fleet")),
+            f"Who remembers DPoP proofs, so that none is taken twice. local: each sidecar those that it has seen. fleet: the store, which must be {' or '.join(LEDGERS)}.",
             '"local"',
         ),
         "one_time": Field(

@@ -17,7 +17,13 @@ from sidecar.caller import Caller
 from sidecar.claims import Claims
 from sidecar.commits import Commits
 from sidecar.denylist import Denylist, digest_of
-from sidecar.errors import ConsumedTokenError, InvalidTokenError, RevokedTokenError, UnavailableStoreError
+from sidecar.errors import (
+    ConsumedTokenError,
+    InvalidTokenError,
+    RevokedTokenError,
+    UnavailableStoreError,
+    UnprovenPossessionError,
+)
 from sidecar.failpoints import failpoint
 from sidecar.gate import JWE, JWS, OWN, Form, Gated, foreign, gate, remember
 from sidecar.jose.encrypt import decrypt
@@ -177,12 +183,26 @@ class Validate:
         """What has an effect, last of all; then the record of it."""
         profile, accepted = judged.found.profile, judged.accepted
         if accepted.proven and accepted.proven.proof:
-            self._replay.take(profile.name, accepted.proven.proof, accepted.proven.until, judged.now)
+            await self._take(judged, accepted.proven, demand)
         if profile.one_time:
             await self._commits.run(self._consume(caller, judged, demand, decision.request_id))
         elif profile.audit_validations:
             decision.quiet, decision.profile = False, profile.name
             decision.facts = self._facts(accepted)
+
+    async def _take(self, judged: Judged, proven: Proven, demand: Demand) -> None:
+        """Take the proof, here or for all of the store's sidecars. `UnprovenPossessionError`; `UnavailableStoreError`: nobody can know."""
+        profile = judged.found.profile
+        request = sha256(demand.request_id.encode()).digest()[:16] if demand.request_id else b""
+        if profile.proof_replay != "fleet":
+            self._replay.take(profile.name, proven.proof, proven.until, judged.now, request)
+            return
+        if self._ledger is None:
+            raise UnavailableStoreError("the store does not remember which proofs were used")
+        known = sha256(b"dpop." + profile.name.encode() + b"." + proven.proof).digest()[:16]
+        until = math.ceil(proven.until + 2 * judged.settings.max_skew)
+        if not await self._commits.run(self._ledger.consume(known, request, until)):
+            raise UnprovenPossessionError(stage="possession.replayed")
 
     async def _consume(self, caller: Caller, judged: Judged, demand: Demand, request_id: str) -> None:
         """Consume the token and put it on record. `ConsumedTokenError`; `UnavailableStoreError`: nobody can know."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tokensidecar.v1 import token_service_pb2 as pb
 
+from sidecar.config import ConfigError, load
 from tests.dpop import KINDS, Presenter, ath
 from tests.e2e.calls import SECONDS, Plane, refused
 from tests.e2e.insider import Insider
+from tests.running import RunningSidecar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from tests.running import RunningSidecar
 
 URL = "https://orders.example/v1/orders"
 SEEN = "A" * 42 + "E"
@@ -237,3 +239,45 @@ def test_the_stage_of_a_refused_proof_is_in_the_audit_log_alone(app: Plane, side
     token = bound(app)
     unproven(app, token, shown(PRESENTER.proof(token, ath=ath("stage"))))
     assert '"stage":"possession.ath"' in sidecar.stdout()
+
+
+def test_the_same_request_id_gets_the_same_answer_and_another_does_not(app: Plane) -> None:
+    token = bound(app)
+    proof = shown(PRESENTER.proof(token))
+    for _ in range(2):
+        app.accepts(token, possession=proof, request_id="once")
+    for other in ("twice", ""):
+        assert refused(app.validate, demand(token, proof, request_id=other)).reason == "TOKEN_POSSESSION_UNPROVEN"
+
+
+def test_a_proof_is_taken_once_by_all_sidecars_of_a_store_where_the_profile_says_so(tmp_path: Path) -> None:
+    config = (
+        f'[keys]\nstore = "sqlite:{tmp_path}/state.db"\nkek = "file:{tmp_path}/kek"\n'
+        '[profiles.default]\nissuer = "i"\naudiences = ["orders"]\nproof_replay = "fleet"\n'
+    )
+    with (
+        RunningSidecar(config) as one,
+        RunningSidecar(config) as two,
+        Plane(one.app_socket) as first,
+        Plane(two.app_socket) as second,
+    ):
+        token = bound(first)
+        possession = shown(PRESENTER.proof(token))
+        first.accepts(token, possession=possession, request_id="r")
+        second.accepts(token, possession=possession, request_id="r")
+        for plane in (first, second):
+            unproven(plane, token, possession)
+        with ThreadPoolExecutor(8) as pool:
+            item = demand(token, shown(PRESENTER.proof(token)))
+            calls = [pool.submit(plane.validate, item, timeout=SECONDS) for plane in (first, second) for _ in range(4)]
+        assert sorted(call.exception() is None for call in calls) == [False] * 7 + [True]
+
+
+def test_where_no_store_remembers_proofs_a_fleet_cannot_be_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        f'[keys]\nstore = "file:{tmp_path}"\n[profiles.default]\nissuer = "i"\naudiences = ["a"]\nproof_replay = "fleet"\n'
+    )
+    with pytest.raises(ConfigError) as refusal:
+        load(str(file), {})
+    assert [key for key, _ in refusal.value.problems] == ["profiles.default.proof_replay"]
