@@ -10,7 +10,6 @@ promise: verbs before they act (`intend`), the boundary before it answers (`on_r
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable
@@ -66,6 +65,9 @@ CLEAR_MAX = 512
 """Bytes of JSON up to which a name may stand in the clear: a record must fit a pipe's atomic write."""
 
 _IDENTIFIED = {each: {"identified": each.value} if each is not Identified.ADDRESS else {} for each in Identified}
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes one for every call
 
 
 class Promise(Enum):
@@ -177,7 +179,7 @@ class Audit:
 
     def hashed(self, value: str) -> str:
         """A salted hash by which records of the same subject or token can be joined."""
-        return hmac.new(self._salt, value.encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.digest(self._salt, value.encode(), "sha256").hex()[:32]
 
     def named(self, **values: str) -> dict[str, object]:
         """The facts of `subject` and `token_id`: hashes, or where the configuration says so themselves, unless they are long."""
@@ -213,5 +215,5 @@ class Audit:
             **facts,
         }
         self.taken += 1
-        if not self._sink.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n") and (self.required or must):
+        if not self._sink.write(_encode(entry).encode() + b"\n") and (self.required or must):
             raise UnavailableAuditError

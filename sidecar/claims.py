@@ -19,9 +19,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, cast
 
 from sidecar.errors import (
     EarlyTokenError,
@@ -105,8 +104,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]").search
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+").fullmatch  # one scope-token, RFC 6749 section 3.3
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(NamedTuple):
     """Claims in good form. `payload` is the very text that was, or will be, signed; `values` is all of it, parsed.
 
     `client_id` is empty and `scopes` is () where absent; `bound` says that there is a `cnf` (RFC 7800).
@@ -214,18 +212,18 @@ def build(
     """
     lifetime = min(profile.ttl, settings.max_ttl) if ttl is None else ttl
     issued = math.floor(now)
-    violations = [
-        Violation(field, problem)
-        for field, problem in (
-            ("subject", "" if _is_text(subject) else _TEXT_PROBLEM),
-            ("audiences", _audiences_problem(audiences, profile)),
-            ("ttl", "" if 1 <= lifetime <= settings.max_ttl else f"must be from 1 to {settings.max_ttl} seconds"),
-            ("client_id", "" if not client_id or _is_text(client_id) else _TEXT_PROBLEM),
-            ("scopes", "" if all(map(_SCOPE, scopes)) else _SCOPE_PROBLEM),
-        )
-        if problem
-    ]
-    own: dict[str, object] = {"iss": profile.issuer, "sub": subject, "aud": list(audiences)}
+    violations = []
+    if not _is_text(subject):
+        violations.append(Violation("subject", _TEXT_PROBLEM))
+    if problem := _audiences_problem(audiences, profile):
+        violations.append(Violation("audiences", problem))
+    if not 1 <= lifetime <= settings.max_ttl:
+        violations.append(Violation("ttl", f"must be from 1 to {settings.max_ttl} seconds"))
+    if client_id and not _is_text(client_id):
+        violations.append(Violation("client_id", _TEXT_PROBLEM))
+    if not all(map(_SCOPE, scopes)):
+        violations.append(Violation("scopes", _SCOPE_PROBLEM))
+    own: dict[str, object] = {"iss": profile.issuer, "sub": subject, "aud": audiences}
     if client_id:
         own["client_id"] = client_id
     if scopes:
@@ -247,7 +245,7 @@ def build(
     if violations:
         raise InvalidRequestError(*violations)
 
-    payload = json.dumps(own, separators=(",", ":"), ensure_ascii=False).encode()
+    payload = _encode(own).encode()
     if members:
         payload = payload[:-1] + b"," + members + b"}"
     try:
@@ -272,7 +270,9 @@ def _audiences_problem(audiences: Sequence[str], profile: Profile) -> str:
 
 def personal(claims: Claims, profile: Profile) -> Collection[str]:
     """The names in the claims under which personal data usually stands, unless the profile lists its claims: then somebody has thought."""
-    return () if profile.claims.allow is not None else claims.values.keys() & PERSONAL
+    if profile.claims.allow is not None or PERSONAL.isdisjoint(claims.values):
+        return ()
+    return claims.values.keys() & PERSONAL
 
 
 def _further_problem(values: Mapping[str, object], profile: Profile, own: Mapping[str, object]) -> str:
@@ -302,9 +302,9 @@ def _quoted(names: list[str]) -> str:
 def _object(payload: bytes) -> dict[str, object]:
     """Rules 1 and 2."""
     try:
-        text = payload.decode("utf-8")
-        values = _decode(text)
-        if type(values) is not dict:
+        text = payload.decode("utf-8").strip(" \t\r\n")
+        values, end = _decode(text)
+        if end != len(text) or type(values) is not dict:
             raise InvalidTokenError("claims.json")
         if "\\u" in text:
             json.dumps(values, ensure_ascii=False).encode()
@@ -365,11 +365,19 @@ def _constant(_: str) -> NoReturn:
 
 _decode = json.JSONDecoder(
     object_pairs_hook=_unique, parse_int=_integer, parse_float=_double, parse_constant=_constant
-).decode
+).raw_decode
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode  # `json.dumps` makes one for every call
 
 
 def _is_text(value: object) -> bool:
-    return type(value) is str and 0 < len(value) <= MAX_TEXT and not _CONTROL(value)
+    # Printable ASCII, which most text is, needs no search.
+    return (
+        type(value) is str
+        and 0 < len(value) <= MAX_TEXT
+        and ((value.isascii() and value.isprintable()) or not _CONTROL(value))
+    )
 
 
 def _text(values: Mapping[str, object], name: str) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from sidecar import claims as claims_
 from sidecar.audit import Audit
@@ -23,8 +24,7 @@ from sidecar.profile import Profile
 _log = get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """What a caller asks for. `ttl` in whole seconds, None: the profile's. `further`: a JSON object's text, or None.
 
     `bond`: the key that its presenter must prove to hold; None: whoever has the token may use it.
@@ -40,8 +40,7 @@ class Grant:
     bond: Bond | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A grant that was allowed: its claims, and the keys that will make the token."""
 
     claims: Claims
@@ -60,8 +59,7 @@ class Draft:
         return length
 
 
-@dataclass(frozen=True, slots=True)
-class Issued:
+class Issued(NamedTuple):
     """A token, and what was granted. `key_id` is that of the outermost layer."""
 
     token: str

@@ -6,13 +6,16 @@ Labels hold only names from the contract and the configuration, never what a cal
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from itertools import accumulate
 from types import TracebackType
 from typing import Self
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
 from sidecar.errors import Reason, SidecarError
@@ -40,12 +43,12 @@ _SPELLED = {Port.STORE: "store", Port.KMS: "KMS"}
 class TokenCount:
     """Counts one token when its block ends. A verb that learns the profile on the way writes it here."""
 
-    __slots__ = ("_metrics", "_quiet", "_verb", "profile")
+    __slots__ = ("_metrics", "_verb", "profile", "quiet")
 
     def __init__(self, metrics: Metrics, verb: Verb, profile: str, quiet: bool) -> None:
         self._metrics = metrics
         self._verb = verb
-        self._quiet = quiet
+        self.quiet = quiet
         self.profile = profile
 
     def __enter__(self) -> Self:
@@ -55,38 +58,21 @@ class TokenCount:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None:
-            if not self._quiet:
+            if not self.quiet:
                 self._metrics.count_token(self.profile, self._verb, "OK")
         elif isinstance(error, SidecarError):
             self._metrics.count_token(self.profile, self._verb, error.reason.name)
 
 
 class Metrics:
-    """One registry per process; children are kept, since looking one up by labels costs as much as counting."""
+    """One registry per process. What every call counts is in plain numbers until somebody scrapes."""
 
     def __init__(self, profiles: tuple[str, ...], version: str) -> None:
         self.registry = CollectorRegistry()
         self._profiles = frozenset(profiles)
         self._callers: set[str] = set()  # that have a series of their own
-        self._calls = Counter(
-            "tokensidecar_rpcs",
-            "Calls answered, by gRPC method, status code and reason (empty for OK and for gRPC's own codes).",
-            ["method", "code", "reason"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "tokensidecar_rpc_duration_seconds",
-            "Time from the first line of our code to the answer.",
-            ["method"],
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self._tokens = Counter(
-            "tokensidecar_tokens",
-            "Tokens by profile (empty: several or none), verb and outcome; each item of a batch counts.",
-            ["profile", "verb", "outcome"],
-            registry=self.registry,
-        )
+        self._hot = _Hot()
+        self.registry.register(self._hot)
         self._plain = Counter(
             "tokensidecar_plain_tokens",
             "Genuine tokens of nested profiles that were signed alone: who still sends them, and whether they were accepted.",
@@ -131,21 +117,14 @@ class Metrics:
             )
             for port in Port
         }
-        self._call_children: dict[tuple[str, str, str], Counter] = {}
-        self._second_children: dict[str, Histogram] = {}
-        self._token_children: dict[tuple[str, Verb, str], Counter] = {}
 
     def call(self, method: str, code: str, reason: str, started: float) -> float:
         """Count one call that `time.perf_counter()` saw start at `started`; gives its seconds."""
         seconds = time.perf_counter() - started
-        child = self._call_children.get((method, code, reason))
-        if child is None:
-            child = self._call_children[method, code, reason] = self._calls.labels(method, code, reason)
-        child.inc()
-        timer = self._second_children.get(method)
-        if timer is None:
-            timer = self._second_children[method] = self._seconds.labels(method)
-        timer.observe(seconds)
+        self._hot.calls[method, code, reason] += 1
+        timer = self._hot.seconds[method]
+        timer[bisect_left(_BUCKETS, seconds)] += 1
+        timer[-1] += seconds
         return seconds
 
     def _of_port(self, port: Port) -> Histogram:
@@ -178,11 +157,7 @@ class Metrics:
 
     def count_token(self, profile: str, verb: Verb, outcome: str) -> None:
         """Count one token. A profile that is not configured counts as none: labels are not for callers to fill."""
-        key = (self.known(profile), verb, outcome)
-        child = self._token_children.get(key)
-        if child is None:
-            child = self._token_children[key] = self._tokens.labels(key[0], verb.value, outcome)
-        child.inc()
+        self._hot.tokens[profile if profile in self._profiles else "", verb, outcome] += 1
 
     def count_plain(self, profile: str, caller: str, *, accepted: bool) -> None:
         """Count one plain JWS of a nested profile. Certificates name callers without end: of many, the later ones are counted as one."""
@@ -199,6 +174,48 @@ class Metrics:
     def text(self) -> bytes:
         """The exposition, in the Prometheus text format 0.0.4."""
         return generate_latest(self.registry)
+
+
+class _Hot:
+    """What each call counts, on the loop's own thread: a counter of the library takes a lock, and costs ten times as much.
+
+    `seconds` has, by method, how many calls fell into each bucket, those beyond the last, and the sum of all seconds.
+    """
+
+    def __init__(self) -> None:
+        self.calls: defaultdict[tuple[str, str, str], int] = defaultdict(int)
+        self.seconds: defaultdict[str, list[float]] = defaultdict(lambda: [0] * (len(_BUCKETS) + 2))
+        self.tokens: defaultdict[tuple[str, Verb, str], int] = defaultdict(int)
+
+    def describe(self) -> list[Metric]:
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "tokensidecar_rpcs",
+            "Calls answered, by gRPC method, status code and reason (empty for OK and for gRPC's own codes).",
+            labels=["method", "code", "reason"],
+        )
+        for labels, count in self.calls.items():
+            calls.add_metric(labels, count)
+        yield calls
+        seconds = HistogramMetricFamily(
+            "tokensidecar_rpc_duration_seconds",
+            "Time from the first line of our code to the answer.",
+            labels=["method"],
+        )
+        bounds = [*map(str, _BUCKETS), "+Inf"]
+        for method, (*counts, total) in self.seconds.items():
+            seconds.add_metric([method], list(zip(bounds, accumulate(counts), strict=True)), total)
+        yield seconds
+        tokens = CounterMetricFamily(
+            "tokensidecar_tokens",
+            "Tokens by profile (empty: several or none), verb and outcome; each item of a batch counts.",
+            labels=["profile", "verb", "outcome"],
+        )
+        for (profile, verb, outcome), count in self.tokens.items():
+            tokens.add_metric([profile, verb.value, outcome], count)
+        yield tokens
 
 
 class _Watched:

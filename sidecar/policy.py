@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from sidecar.caller import SIDECAR, Caller, Plane
 from sidecar.errors import DeniedCallerError, OverloadedError
@@ -105,8 +106,7 @@ class Rule:
     rate: Rate | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What is asked of Issue, as far as rules limit it. `ttl` in seconds, the one that the token will have; None: not known."""
 
     subject: str | None = None

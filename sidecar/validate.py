@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from types import MappingProxyType
+from typing import NamedTuple
 
 from sidecar import claims as claims_, possession
 from sidecar.audit import Audit, Decision
@@ -40,8 +40,7 @@ from sidecar.profile import Format, Profile
 from sidecar.replay import Replay
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """A token, and what the caller demands of it: one of these audiences, one of these profiles, all of these scopes.
 
     `evidence`: what its presenter showed of the key that it may be bound to.
@@ -57,8 +56,7 @@ class Demand:
     request_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(NamedTuple):
     """A token that is good now. `key_id` is that of the outermost layer; `proven` None: it is bound to no key.
 
     `revocation_revision`: all revocations up to there were held; 0: there are none.
@@ -72,8 +70,7 @@ class Accepted:
     revocation_revision: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """A token that passed every check that has no effect. `settle` does the rest: a proof is taken once, a one-time token consumed."""
 
     accepted: Accepted
@@ -81,9 +78,14 @@ class Judged:
     settings: Settings
     now: float
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether anything is left to be done or recorded; most tokens are good without."""
+        proven, profile = self.accepted.proven, self.found.profile
+        return profile.one_time or profile.audit_validations or bool(proven and proven.proof)
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+
+class _Opened(NamedTuple):
     """What was authenticated: the innermost payload, the outermost key, and what the innermost key was made for."""
 
     outer: Found
@@ -122,17 +124,20 @@ class Validate:
             self._metrics.token(Verb.VALIDATE, asked) as counted,
         ):
             judged = await self._judge(caller, demand, counted)
-            await self._settle(caller, judged, demand, decision)
+            if judged.unsettled:
+                await self._settle(caller, judged, demand, decision)
             return judged.accepted
 
     async def judge(self, caller: Caller, demand: Demand, request_id: str) -> Judged:
-        """The first half, without effect: for a batch, whose size is judged before any token is consumed."""
+        """The first half, without effect: for a batch, whose size is judged before any token is consumed. All of it, unless `unsettled`."""
         asked = demand.profiles[0] if len(demand.profiles) == 1 else ""
         with (
             self._audit.decision(caller, Verb.VALIDATE, asked, request_id, quiet=True),
-            self._metrics.token(Verb.VALIDATE, asked, quiet=True) as counted,
+            self._metrics.token(Verb.VALIDATE, asked) as counted,
         ):
-            return await self._judge(caller, demand, counted)
+            judged = await self._judge(caller, demand, counted)
+            counted.quiet = judged.unsettled
+            return judged
 
     async def settle(self, caller: Caller, judged: Judged, demand: Demand, request_id: str) -> None:
         """The second half."""

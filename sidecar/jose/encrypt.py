@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from base64 import urlsafe_b64decode
+from functools import lru_cache
 from typing import TYPE_CHECKING, cast
 
 from jwcrypto.jwe import JWE
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from sidecar.gate import Gated
     from sidecar.jose.keys import Material
     from sidecar.jose.prepared import Encryption
-    from sidecar.jose.suites import Content
 
 MAX_PLAINTEXT = MAX_TOKEN
 """Bytes. Nothing is compressed here, so a plaintext is smaller than its token anyway; no library gets to disagree."""
@@ -56,7 +56,7 @@ def size(plaintext: int, key: Material, *, content: str, cty: str = "", typ: str
     if KEY_MANAGEMENT[key.algorithm].agrees:
         header = headers.agreed(header, _blank_epk(key.curve))
     padded = plaintext if suite.block == 1 else (plaintext // suite.block + 1) * suite.block  # PKCS #7
-    return sum(map(encoded, (len(header), _encrypted_key_size(key, suite), suite.iv, padded, suite.tag))) + 4
+    return encoded(len(header)) + sum(_lengths(key.algorithm, key.size, content)) + encoded(padded) + 4
 
 
 def decrypt(token: Gated, key: Material, *, content: str) -> bytes:
@@ -78,9 +78,7 @@ def decrypt(token: Gated, key: Material, *, content: str) -> bytes:
         raise InvalidTokenError("jose.key")
     _, encrypted_key, iv, ciphertext, tag = token.segments
     if (
-        len(encrypted_key) != encoded(_encrypted_key_size(key, suite))
-        or len(iv) != encoded(suite.iv)
-        or len(tag) != encoded(suite.tag)
+        (len(encrypted_key), len(iv), len(tag)) != _lengths(key.algorithm, key.size, content)
         or (management.how is Management.DIRECT and key.size != suite.key)
         or (suite.block > 1 and len(ciphertext) * 3 // 4 % suite.block)
     ):
@@ -133,6 +131,9 @@ def _blank_epk(curve: str) -> str:
     return headers.epk(curve, shape.kty, *[blank] * (2 if shape.y else 1))
 
 
-def _encrypted_key_size(key: Material, content: Content) -> int:
-    how = KEY_MANAGEMENT[key.algorithm].how
-    return key.size if how is Management.RSA else encrypted_key_size(how, content)
+@lru_cache(maxsize=256)
+def _lengths(algorithm: str, size: int, content: str) -> tuple[int, int, int]:
+    """Characters of encrypted key, IV and tag under a key of that many bytes."""
+    how, suite = KEY_MANAGEMENT[algorithm].how, CONTENT[content]
+    encrypted_key = size if how is Management.RSA else encrypted_key_size(how, suite)
+    return encoded(encrypted_key), encoded(suite.iv), encoded(suite.tag)

@@ -152,9 +152,10 @@ class Encryption:
 
     def decrypt(self, token: Gated) -> bytes:
         """The plaintext."""
-        head, wrapped, iv, ciphertext, tag = token.segments
-        key = self._unwrap(_decode(wrapped), token.header)
-        return AESGCM(key).decrypt(_decode(iv), _decode(ciphertext) + _decode(tag), head.encode())
+        _, wrapped, iv, ciphertext, tag = token.text.encode().translate(_STANDARD).split(b".")
+        key = self._unwrap(a2b_base64(wrapped + b"=="), token.header)
+        sealed = a2b_base64(ciphertext + b"==") + a2b_base64(tag + b"==")
+        return AESGCM(key).decrypt(a2b_base64(iv + b"=="), sealed, token.segments[0].encode())
 
 
 def a256kw(key_id: str, key: bytes) -> Encryption:

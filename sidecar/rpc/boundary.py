@@ -8,12 +8,13 @@ recorded here.
 
 from __future__ import annotations
 
+import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
@@ -63,8 +64,7 @@ class Door:
     nobody: Caller
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[RequestT]):
+class Call(NamedTuple, Generic[RequestT]):
     """One call, as a servicer sees it."""
 
     caller: Caller
@@ -90,6 +90,7 @@ class Boundary:
         self._audit = audit
         self._traces = traces
         self._in_work = 0
+        metrics.in_flight.set_function(lambda: self._in_work)
         self._quota = _Quota(REJECTIONS_LOGGED)
 
     def wrap(
@@ -106,13 +107,14 @@ class Boundary:
     ) -> grpc.RpcMethodHandler[bytes, bytes]:
         """A handler that takes and gives bytes. `items` says how many tokens a request is about, or refuses it."""
         method = f"{service}/{name}"
+        # Good calls of the hot verbs are worth a line only to somebody who is looking; a flood of bad ones must not fill disks.
+        untold = name in _HOT and not _log.is_enabled_for(logging.DEBUG)
         audit, policy, traces = self._audit, self._policy, self._traces
 
         async def handle(data: bytes, context: Context) -> bytes:
             started = time.perf_counter()
             request_id = _request_id(context)
             self._in_work += 1
-            self._metrics.in_flight.set(self._in_work)
             code, reason, error, answer = "OK", "", None, b""
             caller, profile, tokens, mark = door.nobody, "", 1, audit.taken
 
@@ -164,11 +166,11 @@ class Boundary:
                 raise
             finally:
                 self._in_work -= 1
-                self._metrics.in_flight.set(self._in_work)
                 if error is not None:
                     code, reason = error.reason.code.name, error.reason.name
                 seconds = self._metrics.call(method, code, reason, started)
-                self._line(name, method, code, reason, caller, request_id, seconds)
+                if code != "OK" or not untold:
+                    self._line(name, method, code, reason, caller, request_id, seconds)
                 if traces is not None:
                     named = self._metrics.known(profile)
                     traces.answered(code, reason, caller=caller.name, profile=named, request_id=request_id)
@@ -190,7 +192,6 @@ class Boundary:
     def _line(
         self, name: str, method: str, code: str, reason: str, caller: Caller, request_id: str, seconds: float
     ) -> None:
-        # Good calls of the hot verbs are worth a line only to somebody who is looking (debug); a flood of bad ones must not fill disks.
         ok = code == "OK"
         emit = _log.debug if ok and name in _HOT else _log.info
         if not ok and not self._quota.take():
@@ -246,4 +247,4 @@ def _request_id(context: Context) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()

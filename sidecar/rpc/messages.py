@@ -25,6 +25,7 @@ from sidecar.validate import Accepted, Demand
 EXACT = 2**53
 TOKEN_BYTES = 16 * 1024
 YEAR_10000 = 253_402_300_800
+MOST = 64  # audiences, profiles, scopes of a ValidateRequest
 WORDS = 256  # characters of a reason for the audit log
 
 _USES = {KeyUse.ENCRYPTION: keys_pb2.KEY_USE_ENCRYPTION, KeyUse.SIGNATURE: keys_pb2.KEY_USE_SIGNATURE}
@@ -112,10 +113,12 @@ def _evidence(possession: pb.Possession, bad: list[Violation]) -> Evidence | Non
 
 def demand(request: pb.ValidateRequest) -> Demand:
     """A ValidateRequest, unpacked."""
-    bad = []
-    if not request.token:
+    bad: list[Violation] = []
+    token, audiences = request.token, tuple(request.audiences)
+    profiles, scopes = tuple(request.profiles), tuple(request.required_scopes)
+    if not token:
         bad.append(Violation("token", "required: the token to validate"))
-    if not request.audiences or not all(request.audiences):
+    if not audiences or not all(audiences):
         bad.append(
             Violation(
                 "audiences",
@@ -123,43 +126,44 @@ def demand(request: pb.ValidateRequest) -> Demand:
                 "a token for somebody else must not pass here",
             )
         )
-    if not all(request.profiles):
+    if not all(profiles):
         bad.append(Violation("profiles", "a profile's name is never empty"))
     evidence = _evidence(request.possession, bad) if request.HasField("possession") else None
-    for field, values, most in (
-        ("audiences", request.audiences, 64),
-        ("profiles", request.profiles, 64),
-        ("required_scopes", request.required_scopes, 64),
-    ):
-        if len(values) > most:
-            bad.append(Violation(field, f"at most {most}"))
+    if len(audiences) > MOST:
+        bad.append(Violation("audiences", f"at most {MOST}"))
+    if len(profiles) > MOST:
+        bad.append(Violation("profiles", f"at most {MOST}"))
+    if len(scopes) > MOST:
+        bad.append(Violation("required_scopes", f"at most {MOST}"))
     if len(request.request_id) > 128:
         bad.append(Violation("request_id", "at most 128 characters"))
     if bad:
         raise InvalidRequestError(*bad)
     return Demand(
-        token=request.token,
-        audiences=tuple(request.audiences),
-        profiles=tuple(request.profiles) or ("default",),
-        scopes=tuple(request.required_scopes),
+        token=token,
+        audiences=audiences,
+        profiles=profiles or ("default",),
+        scopes=scopes,
         evidence=evidence,
         min_revision=request.min_revocation_revision,
         request_id=request.request_id,
     )
 
 
-def issued(result: Issued) -> pb.IssueResponse:
-    """The answer to Issue."""
+# Set one by one, these fields cost half of what a constructor takes; in place, an item of a batch is not copied twice.
+
+
+def issued(result: Issued, response: pb.IssueResponse) -> pb.IssueResponse:
+    """The answer to Issue, written into an empty response."""
     claims = result.claims
-    return pb.IssueResponse(
-        token=result.token,
-        token_id=claims.token_id,
-        key_id=result.key_id,
-        issue_time=Timestamp(seconds=claims.issue_time),
-        expire_time=Timestamp(seconds=claims.expire_time),
-        audiences=claims.audiences,
-        scopes=claims.scopes,
-    )
+    response.token = result.token
+    response.token_id = claims.token_id
+    response.key_id = result.key_id
+    response.issue_time.seconds = claims.issue_time
+    response.expire_time.seconds = claims.expire_time
+    response.audiences.extend(claims.audiences)
+    response.scopes.extend(claims.scopes)
+    return response
 
 
 def issued_size(draft: Draft) -> int:
@@ -169,24 +173,22 @@ def issued_size(draft: Draft) -> int:
     return draft.size + rest + 64 + 48  # key_id; two times, and the tags and lengths around all
 
 
-def accepted(result: Accepted, *, with_claims: bool) -> pb.ValidateResponse:
-    """The answer to Validate."""
+def accepted(result: Accepted, response: pb.ValidateResponse, *, with_claims: bool) -> pb.ValidateResponse:
+    """The answer to Validate, written into an empty response."""
     claims = result.claims
-    response = pb.ValidateResponse(
-        profile=result.profile,
-        issuer=claims.issuer,
-        subject=claims.subject,
-        audiences=claims.audiences,
-        client_id=claims.client_id,
-        scopes=claims.scopes,
-        token_id=claims.token_id,
-        issue_time=Timestamp(seconds=claims.issue_time),
-        expire_time=Timestamp(seconds=claims.expire_time),
-        claims_json=claims.payload.decode(),
-        key_id=result.key_id,
-        ring_revision=result.ring_revision,
-        revocation_revision=result.revocation_revision,
-    )
+    response.profile = result.profile
+    response.issuer = claims.issuer
+    response.subject = claims.subject
+    response.audiences.extend(claims.audiences)
+    response.client_id = claims.client_id
+    response.scopes.extend(claims.scopes)
+    response.token_id = claims.token_id
+    response.issue_time.seconds = claims.issue_time
+    response.expire_time.seconds = claims.expire_time
+    response.claims_json = claims.payload.decode()
+    response.key_id = result.key_id
+    response.ring_revision = result.ring_revision
+    response.revocation_revision = result.revocation_revision
     if result.proven:
         response.confirmation.CopyFrom(_CONFIRMATIONS[result.proven.bond.method](result.proven.bond.thumbprint))
     if with_claims:

@@ -106,33 +106,37 @@ class _TokenServicer:
 
     async def issue(self, call: Call[pb.IssueRequest]) -> pb.IssueResponse:
         grant = messages.grant(call.request)
-        return messages.issued(self._verbs.issue(call.caller, grant, call.request_id, self._verbs.fresh_id()))
+        issued = self._verbs.issue(call.caller, grant, call.request_id, self._verbs.fresh_id())
+        return messages.issued(issued, pb.IssueResponse())
 
     async def validate(self, call: Call[pb.ValidateRequest]) -> pb.ValidateResponse:
         accepted = await self._verbs.validate(call.caller, messages.demand(call.request), call.request_id)
-        return messages.accepted(accepted, with_claims=call.request.with_claims)
+        return messages.accepted(accepted, pb.ValidateResponse(), with_claims=call.request.with_claims)
 
     async def batch_issue(self, call: Call[pb.BatchIssueRequest]) -> pb.BatchIssueResponse:
         issue, fresh_id = self._verbs.issue, self._verbs.fresh_id
+        response = pb.BatchIssueResponse()
 
-        async def draft(request: pb.IssueRequest) -> Draft | pb.IssueResult:
+        async def draft(request: pb.IssueRequest) -> Draft | pb.ItemError:
             try:
                 return issue.draft(call.caller, messages.grant(request), call.request_id, fresh_id())
             except SidecarError as error:
                 call.refused(error, request.profile)
-                return pb.IssueResult(error=messages.item_error(error))
+                return messages.item_error(error)
 
-        async def make(drafted: Draft | pb.IssueResult) -> pb.IssueResult:
-            if isinstance(drafted, pb.IssueResult):
-                return drafted
+        async def make(drafted: Draft | pb.ItemError) -> None:
+            result = response.results.add()
+            if isinstance(drafted, pb.ItemError):
+                result.error.CopyFrom(drafted)
+                return
             try:
-                return pb.IssueResult(response=messages.issued(issue.make(call.caller, drafted, call.request_id)))
+                messages.issued(issue.make(call.caller, drafted, call.request_id), result.response)
             except SidecarError as error:
-                return pb.IssueResult(error=messages.item_error(error))
+                result.error.CopyFrom(messages.item_error(error))
 
         # All drafts first: the answer's size is judged before the first token exists.
         drafts = await _each(call, call.request.requests, draft)
-        size = sum(messages.issued_size(d) if isinstance(d, Draft) else d.ByteSize() + 4 for d in drafts)
+        size = sum(messages.issued_size(d) if isinstance(d, Draft) else d.ByteSize() + 8 for d in drafts)
         if size > BATCH_BYTES:
             raise InvalidRequestError(
                 Violation(
@@ -140,37 +144,42 @@ class _TokenServicer:
                     f"the answer would have about {size} bytes; at most {BATCH_BYTES} are allowed, so send fewer",
                 )
             )
-        return pb.BatchIssueResponse(results=await _each(call, drafts, make))
+        await _each(call, drafts, make)
+        return response
 
     async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
         validate = self._verbs.validate
+        response = pb.BatchValidateResponse()
+        unsettled: list[tuple[pb.ValidateResult, Judged, Demand]] = []
 
-        async def judge(request: pb.ValidateRequest) -> tuple[pb.ValidateResult, Judged | None, Demand | None]:
+        async def judge(request: pb.ValidateRequest) -> None:
+            result = response.results.add()
             try:
                 demand = messages.demand(request)
                 judged = await validate.judge(call.caller, demand, call.request_id)
             except SidecarError as error:
                 call.refused(error, request.profiles[0] if len(request.profiles) == 1 else "")
-                return pb.ValidateResult(error=messages.item_error(error)), None, None
-            response = messages.accepted(judged.accepted, with_claims=request.with_claims)
-            return pb.ValidateResult(response=response), judged, demand
+                result.error.CopyFrom(messages.item_error(error))
+                return
+            messages.accepted(judged.accepted, result.response, with_claims=request.with_claims)
+            if judged.unsettled:
+                unsettled.append((result, judged, demand))
 
-        async def settle(item: tuple[pb.ValidateResult, Judged | None, Demand | None]) -> pb.ValidateResult:
+        async def settle(item: tuple[pb.ValidateResult, Judged, Demand]) -> None:
             result, judged, demand = item
-            if judged and demand:
-                try:
-                    await validate.settle(call.caller, judged, demand, call.request_id)
-                except SidecarError as error:
-                    return pb.ValidateResult(error=messages.item_error(error))
-            return result
+            try:
+                await validate.settle(call.caller, judged, demand, call.request_id)
+            except SidecarError as error:
+                result.error.CopyFrom(messages.item_error(error))  # instead of the response: a oneof
 
         # All are judged first: the answer's size is known before the first token is consumed. An error is no larger than what it replaces.
-        items = await _each(call, call.request.requests, judge)
-        if pb.BatchValidateResponse(results=[result for result, _, _ in items]).ByteSize() > BATCH_BYTES:
+        await _each(call, call.request.requests, judge)
+        if response.ByteSize() > BATCH_BYTES:
             raise InvalidRequestError(
                 Violation("requests", f"the answer has more than {BATCH_BYTES} bytes; send fewer tokens at once")
             )
-        return pb.BatchValidateResponse(results=await _each(call, items, settle))
+        await _each(call, unsettled, settle)
+        return response
 
     async def revoke(self, call: Call[pb.RevokeRequest]) -> pb.RevokeResponse:
         if not call.request.token:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from jwcrypto import jwe, jwk, jws
+from tokensidecar.v1 import token_service_pb2 as pb
 
 from sidecar import claims as claims_, config
 from sidecar.app import App
@@ -70,7 +71,9 @@ async def _measured(app: App) -> dict[str, float]:
         "Validate, whole verb": await _each_async(lambda: verbs.validate(CALLER, demand, "r")),
         "gate, outer": _each(lambda: gate(issued.token, segments=frozenset({5}))),
         "claims, parse": _each(lambda: claims_.parse(accepted.claims.payload)),
-        "pack the answer": _each(lambda: messages.accepted(accepted, with_claims=False).SerializeToString()),
+        "pack the answer": _each(
+            lambda: messages.accepted(accepted, pb.ValidateResponse(), with_claims=False).SerializeToString()
+        ),
         "metrics, one call": _each(lambda: app.metrics.call("bench", "OK", "", time.perf_counter())),
         "an empty turn of the loop": loop_cost,
     }

@@ -124,7 +124,9 @@ def _claims(data: bytes) -> None:
         with contextlib.suppress(InvalidTokenError):
             found = claims.parse(data, foreign=other_system)
             assert found.payload == data
-            messages.accepted(Accepted("default", "key", 1, found), with_claims=True).SerializeToString()
+            messages.accepted(
+                Accepted("default", "key", 1, found), pb.ValidateResponse(), with_claims=True
+            ).SerializeToString()
             with contextlib.suppress(SidecarError):
                 claims.check(
                     found,
