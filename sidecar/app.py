@@ -57,7 +57,8 @@ from sidecar.rpc.servicers import Verbs
 from sidecar.rpc.tls import ServingCertificates
 from sidecar.salt import UnusableSaltError, audit_salt
 from sidecar.service_accounts import ALGORITHMS, ServiceAccounts
-from sidecar.sinks.file import FileSink, UnusableFileError
+from sidecar.sinks.chained import UnusableFileError
+from sidecar.sinks.file import FileSink
 from sidecar.sinks.stdout import StdoutSink
 from sidecar.timed import time_port
 from sidecar.traces import Traces, UnavailableTracesError
@@ -535,11 +536,11 @@ def refuse_what_cannot_work(keys: KeysConfig, *, keeping: bool) -> None:
         )
 
 
-async def open_file_sink(config: Config, now: Callable[[], float]) -> FileSink | None:
-    """The audit file that is configured; None: records go to standard output."""
+async def open_file_sink(config: Config, now: Callable[[], float], *, beside: bool = False) -> FileSink | None:
+    """The audit file that is configured; None: records go to standard output. `beside`: for a command, also while a sidecar writes it."""
     if config.audit.file is None:
         return None
-    sink = FileSink(config.audit.file, config.state_dir, now)
+    sink = FileSink(config.audit.file, config.state_dir, now, beside=beside)
     await sink.open()
     return sink
 

@@ -23,6 +23,7 @@ from sidecar.caller import Caller, Identified
 from sidecar.chain import Head
 from sidecar.errors import ExpiredDeadlineError, SidecarError, UnavailableAuditError
 from sidecar.policy import Verb
+from sidecar.records import lines
 
 FIELDS = {
     "audit": "version of this form: 1",
@@ -51,6 +52,7 @@ FIELDS = {
     "config_hash": "SHA-256 of the config file, in hexadecimal",
     "certificates_hash": "SHA-256 of the certificates and CAs that a TLS address serves with from now on, in hexadecimal",
     "why": "reason given by the caller",
+    "part": "of a decision that one line cannot hold: which of how many, such as 2/3; the lists in them belong together",
     "instance": "in a checkpoint: which sidecar's key signs, 16 hexadecimal digits of the key's hash",
     "lost": "in a checkpoint: records that this process could not write so far",
     "previous": "in a checkpoint: chain value of the record before",
@@ -65,9 +67,6 @@ CLEAR_MAX = 512
 """Bytes of JSON up to which a name may stand in the clear: a record must fit a pipe's atomic write."""
 
 _IDENTIFIED = {each: {"identified": each.value} if each is not Identified.ADDRESS else {} for each in Identified}
-
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode  # `json.dumps` makes one for every call
 
 
 class Promise(Enum):
@@ -215,5 +214,8 @@ class Audit:
             **facts,
         }
         self.taken += 1
-        if not self._sink.write(_encode(entry).encode() + b"\n") and (self.required or must):
+        kept = True
+        for line in lines(entry):
+            kept &= self._sink.write(line)
+        if not kept and (self.required or must):
             raise UnavailableAuditError

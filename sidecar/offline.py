@@ -10,7 +10,7 @@ from typing import TextIO
 
 from sidecar import logs, process
 from sidecar.accept_rollback import AcceptRollback
-from sidecar.app import StartError, prepare_directories
+from sidecar.app import StartError, open_file_sink, prepare_directories
 from sidecar.audit import Audit
 from sidecar.backends import Passive, open_former_kms, open_further_kms, open_kms, open_store
 from sidecar.caller import OPERATOR, SIDECAR
@@ -29,6 +29,7 @@ from sidecar.ports import Store
 from sidecar.rekey import Rekey
 from sidecar.rotate import Rotate
 from sidecar.salt import UnusableSaltError, audit_salt
+from sidecar.sinks.chained import UnusableFileError
 from sidecar.sinks.stdout import StdoutSink
 
 
@@ -94,7 +95,8 @@ def run(
     """Do the work on the store that is configured. `StartError`: something that a person can mend.
 
     `keeping`: with write credentials for the store. `former_kek`: where a key is that opens what the configured ones do not. `may_make`: rings,
-    and what they need, where there are none. `audit_to`: where records go; None: standard output.
+    and what they need, where there are none. Records go to the audit file that is configured, beside a sidecar that may write it; without
+    one to `audit_to`; None: standard output.
     """
     logs.configure(config.log_level)
     process.harden()
@@ -102,7 +104,7 @@ def run(
         return asyncio.run(
             _run(config, work, former_kek, keeping=keeping, may_make=may_make, audit_to=audit_to or sys.stdout)
         )
-    except (SidecarError, DamagedRingError, UnsafeDirectoryError, UnusableSaltError) as error:
+    except (SidecarError, DamagedRingError, UnsafeDirectoryError, UnusableFileError, UnusableSaltError) as error:
         raise StartError(str(error)) from error
 
 
@@ -123,13 +125,18 @@ async def _run(
         await keeper.start()
         made = tuple(name for name in keeper.rings() if name not in before)
         salt = audit_salt(config.state_dir, config.audit.salt_file)
-        audit = Audit(
-            StdoutSink(logs.LineWriter(audit_to.fileno())),
-            required=True,
-            salt=salt,
-            now=clock.wall,
-            clear=config.audit.names == "clear",
-        )
-        return await work(Offline(config, store, keeper, audit, made=made))
+        file = await open_file_sink(config, clock.wall, beside=True)
+        try:
+            audit = Audit(
+                file or StdoutSink(logs.LineWriter(audit_to.fileno())),
+                required=True,
+                salt=salt,
+                now=clock.wall,
+                clear=config.audit.names == "clear",
+            )
+            return await work(Offline(config, store, keeper, audit, made=made))
+        finally:
+            if file:
+                await file.close()
     finally:
         await store.close()

@@ -52,7 +52,7 @@ class RevokeKeys:
             with self._audit.decision(caller, Verb.REVOKE_KEYS, profile, request_id) as decision:
                 self._policy.check(caller, Verb.REVOKE_KEYS, profile)
                 alive()
-                facts: dict[str, object] = {"key_ids": sorted(key_ids)[:16], **({"why": why} if why else {})}
+                facts: dict[str, object] = {"key_ids": sorted(key_ids), **({"why": why} if why else {})}
                 await decision.intend(**facts)
                 failpoint("revoke_keys.intended")
                 changed = await self._keeper.compromise(profile, key_ids)

@@ -8,6 +8,8 @@ import sys
 from sidecar.cli.exits import Code, CommandError
 from sidecar.cli.serve import loaded
 
+WHY_MOST = 256  # characters, as for every reason in the audit log
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
@@ -23,6 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Say what went back, and accept it if told to; the exit code. 1: something went back and was not accepted."""
+    if len(args.reason) > WHY_MOST or not args.reason.isprintable():
+        raise CommandError(Code.USAGE, f"--reason: at most {WHY_MOST} printable characters")
     config = loaded(args.config)
     from sidecar import app, offline
 

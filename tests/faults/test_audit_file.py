@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -145,3 +146,45 @@ def test_commands_read_the_files_through_renames(sidecar_with_file: RunningSidec
     done = tool(running, "verify", "--json", str(file))
     found = json.loads(done.stdout)
     assert (done.returncode, found["good"], found["first_bad"]["line"]) == (1, False, 3)
+
+
+def test_commands_put_their_records_into_the_file_of_a_sidecar_that_runs(
+    sidecar_with_file: RunningSidecar, new_witness: NewWitness
+) -> None:
+    running = sidecar_with_file
+    run(running)
+    witness = new_witness(running)
+    witness.issue()
+    config = running.command[-1]
+    for words in (("rekey", "--all"), ("keeper", "--once", "--json")):
+        done = subprocess.run(
+            [TOOL, *words, "--config", config], env=running.env, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert '"verb"' not in done.stdout + done.stderr  # none of it elsewhere
+        witness.issue()
+    found = [(r["caller"], r["phase"], r.get("outcome")) for r in records(running) if r["verb"] == "rekey"]
+    assert found == [("operator", "intent", None), ("operator", "outcome", "OK")]
+    assert tool(running, "verify", str(file_of(running))).returncode == 0
+    running.stop()
+    assert tool(running, "verify", str(file_of(running))).returncode == 0
+
+
+def test_a_command_that_cannot_put_its_records_into_the_file_changes_nothing(sidecar_with_file: RunningSidecar) -> None:
+    running = sidecar_with_file
+    run(running)
+    other = running.directory / "other"
+    shutil.copytree(running.state_dir, other)
+    for name in ("audit-head", "audit-key.pem", "audit-key-public.pem"):
+        (other / name).unlink()
+    done = subprocess.run(
+        [TOOL, "rekey", "--all", "--config", running.command[-1]],
+        env={**running.env, "TOKENSIDECAR_STATE_DIR": str(other)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "another state directory" in done.stderr
+    assert [r for r in records(running) if r["verb"] == "rekey"] == []

@@ -23,7 +23,8 @@ import pytest
 
 from sidecar.chain import CHECKPOINT_EVERY, BrokenChainError, Report, anchor, verify
 from sidecar.sinks import file as sink_module
-from sidecar.sinks.file import FileSink, UnusableFileError
+from sidecar.sinks.chained import UnusableFileError
+from sidecar.sinks.file import FileSink
 from sidecar.sinks.signing import PUBLIC_KEY, checker
 from tests.running import ROOT
 
@@ -338,6 +339,117 @@ async def test_two_cannot_write_one_file(path: Path) -> None:
         with pytest.raises(UnusableFileError, match="another sidecar"):
             await FileSink(path, path.parent, time.time).open()
     assert good(path).last == 1
+
+
+@asynccontextmanager
+async def beside(path: Path, state: Path | None = None) -> AsyncIterator[FileSink]:
+    """As a command writes."""
+    sink = FileSink(path, state or path.parent, time.time, beside=True)
+    await sink.open()
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def test_a_command_writes_into_the_chain_of_a_sidecar_that_runs(path: Path) -> None:
+    async with opened(path) as sink:
+        sink.write(LINE)
+        assert await kept(sink)
+        async with beside(path) as command:
+            for both in (command, sink, command, sink):
+                both.write(LINE)
+                assert await kept(both)
+        sink.write(LINE)
+        assert await kept(sink)
+        assert sink.lost == command.lost == 0
+    assert good(path).lost == 0
+    assert verbs(path).count("issue") == 6
+
+
+async def test_a_command_and_a_sidecar_that_write_at_once_keep_one_chain(path: Path) -> None:
+    async def write(sink: FileSink) -> None:
+        for _ in range(100):
+            sink.write(LINE)
+            assert await kept(sink)
+
+    async with opened(path) as sink, beside(path) as first, beside(path) as second:
+        await asyncio.gather(*(write(each) for each in (sink, first, second)))
+    assert good(path).last == len(records(path))
+    assert verbs(path).count("issue") == 300
+
+
+async def test_a_rename_while_a_command_writes_goes_on_in_the_new_file(path: Path) -> None:
+    old = path.with_suffix(".1")
+    async with opened(path) as sink, beside(path) as command:
+        for each in (sink, command):
+            each.write(LINE)
+            assert await kept(each)
+        path.rename(old)
+        for each in (command, sink, command, sink):
+            each.write(LINE)
+            assert await kept(each)
+    assert good(old, path).last == len(records(old, path))
+    assert [verbs(file).count("issue") for file in (old, path)] == [2, 4]
+
+
+async def test_a_sidecar_starts_while_a_command_writes(path: Path) -> None:
+    async with beside(path) as command:
+        command.write(LINE)
+        assert await kept(command)
+        async with opened(path) as sink:
+            for each in (sink, command):
+                each.write(LINE)
+                assert await kept(each)
+    assert good(path).last == len(records(path))
+
+
+async def test_a_command_refuses_a_file_that_another_state_directory_s_sidecar_writes(
+    path: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    async with opened(path) as sink:
+        with pytest.raises(UnusableFileError, match="another state directory"):
+            await FileSink(path, other, time.time, beside=True).open()
+        sink.write(LINE)
+        assert await kept(sink)
+    assert good(path).last == len(records(path))
+
+
+_KILLED = """
+import asyncio, os, signal, sys, time
+from pathlib import Path
+from sidecar.sinks import chained
+from sidecar.sinks.file import FileSink
+async def main():
+    path = Path(sys.argv[1])
+    sink = FileSink(path, path.parent, time.time, beside=True)
+    await sink.open()
+    def killed(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2] == "head":
+        os.pwrite = killed
+    else:
+        whole = chained._write_all
+        chained._write_all = lambda descriptor, data: (whole(descriptor, data[:20]), killed())
+    sink.write(b'{"audit":1,"verb":"rekey"}\\n')
+    await sink.pending()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(("step", "kept_records"), [("head", 1), ("half", 0)])
+async def test_a_command_that_was_killed_leaves_a_chain_that_goes_on(path: Path, step: str, kept_records: int) -> None:
+    async with opened(path) as sink:
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, "-c", _KILLED, str(path), step], cwd=ROOT, check=False, timeout=60
+        )
+        assert done.returncode == -signal.SIGKILL
+        sink.write(LINE)
+        assert await kept(sink)
+    assert good(path).last == len(records(path))
+    assert verbs(path).count("rekey") == kept_records
 
 
 async def test_a_device_or_a_missing_folder_is_refused(tmp_path: Path) -> None:
