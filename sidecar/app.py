@@ -8,7 +8,9 @@ import os
 import random
 import secrets
 import signal
+import socket
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -43,7 +45,7 @@ from sidecar.keys import Keys
 from sidecar.metrics import Metrics, Port
 from sidecar.pins import FILE as PINS_FILE, Pins
 from sidecar.policy import Policy
-from sidecar.ports import Clock, Kms, Ledger, Store
+from sidecar.ports import Clock, Kms, Ledger, Member, Membered, Store
 from sidecar.rekey import Rekey
 from sidecar.reload import Reload
 from sidecar.revoke import Revoke
@@ -67,6 +69,7 @@ from sidecar.validate import Validate
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
 DUTIES_EVERY = 1.0  # seconds between looks at what is due
 _DONE = {"rotate": "ring.rotated", "destroy": "keys.destroyed", "rekey": "ring.rekeyed"}
+PRESENCE_SECONDS = 60.0  # between words that this process is there
 FORGET_SECONDS = 60.0  # between looks at what the ledger may forget
 FORGOTTEN_AT_ONCE = 500
 HEARTBEAT_SECONDS = 300.0  # between a keeper's writes of the time; a kubelet renews every mount for each
@@ -119,6 +122,7 @@ class App:
         self._reload: Reload | None = None
         self._traces: Traces | None = None
         self._keys: Keys | None = None
+        self._members: Counter[str] = Counter()  # by role, as the store has them
         self._heard: float | None = None  # store time of a keeper's last write, where the store tells
         self._ready = "starting"  # why not ready; empty when ready
 
@@ -148,7 +152,7 @@ class App:
             self._backlog,
             lambda: not self._ready,
             lambda: self._heard,
-            self._of_credentials,
+            self._of_others,
         )
         self.metrics.watch(gauges, SOMETIMES)
         self._commits = Commits()
@@ -189,6 +193,7 @@ class App:
             asyncio.create_task(self._refreshing()),
             asyncio.create_task(self._doing_duties()),
             *([asyncio.create_task(self._forgetting(ledger))] if ledger else []),
+            *([asyncio.create_task(self._being_there(self.store))] if isinstance(self.store, Membered) else []),
             *([asyncio.create_task(self._reload.watch())] if config.source else []),
             *(asyncio.create_task(each.watch()) for each in self._credentials),
         ]
@@ -239,9 +244,11 @@ class App:
         self._credentials.append(key_set)
         return ServiceAccounts(rules.issuer, rules.audience, rules.max_ttl, key_set, clock.wall)
 
-    def _of_credentials(self) -> Iterator[tuple[str, dict[str, str], float]]:
+    def _of_others(self) -> Iterator[tuple[str, dict[str, str], float]]:
         for each in self._credentials:
             yield from each.readings()
+        for role, count in self._members.items():
+            yield "tokensidecar_members", {"role": role}, float(count)
 
     async def _listen_forward_auth(self, address: Address, authorize: Authorize) -> None:
         caller, spoken = Caller(address.caller, Plane.APP), self.config.forward_auth
@@ -410,6 +417,22 @@ class App:
             except SidecarError as error:
                 _log.warning("heartbeat.failed", reason=error.reason.name, problem=error.message)
             await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _being_there(self, store: Membered) -> None:
+        """Say so in the store; a keeper counts who else does, so that a fleet of a thousand is not read a thousand times."""
+        role = "keeper" if self._keeping else self.config.keys.role
+        member = Member(secrets.token_hex(8), role, __version__, socket.gethostname())
+        while True:
+            try:
+                await store.present(member)
+                found = await store.members(2.5 * PRESENCE_SECONDS) if self.keeper.writable else ()
+                self._members = Counter(each.role for each in found)
+            except SidecarError:
+                self._members = Counter()  # that the store is lost is told by who refreshes
+            except Exception as error:  # noqa: BLE001
+                self._members = Counter()
+                _log.error("presence.failed", error_type=type(error).__name__, frames=logs.frames(error))
+            await asyncio.sleep(PRESENCE_SECONDS * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 
     async def _forgetting(self, ledger: Ledger) -> None:
         """Have the ledger delete what is past its time, a little at once."""

@@ -58,7 +58,7 @@ async def _kubernetes(keys: Keys, clock: Clock, *, keeping: bool) -> Store:  # n
     return await KubernetesStore.open_in_cluster(*keys.secret, clock, account=keys.service_account)
 
 
-async def _postgresql(keys: Keys, clock: Clock, *, keeping: bool) -> Store:  # noqa: ARG001 - it has a clock; a role's rights decide
+async def _postgresql(keys: Keys, clock: Clock, *, keeping: bool = False, make: bool = True) -> Store:  # noqa: ARG001 - it has a clock; a role's rights decide
     try:
         from sidecar.stores.postgres import PostgresStore
     except ImportError as error:
@@ -67,7 +67,7 @@ async def _postgresql(keys: Keys, clock: Clock, *, keeping: bool) -> Store:  # n
         ) from error
     if keys.database is None:
         raise UnavailableStoreError(f"{keys.store} names no database")
-    return await PostgresStore.open(keys.database)
+    return await PostgresStore.open(keys.database, make=make)
 
 
 async def _file_kek(place: str, keys: Keys, store: Store, *, make: bool) -> Kms:  # noqa: ARG001 - as every KMS
@@ -114,7 +114,15 @@ async def _look_at_kubernetes(keys: Keys, clock: Clock) -> Store:
     return await KubernetesStore.open_in_cluster(*keys.secret, clock, account=keys.service_account, make=False)
 
 
-LOOKS: Mapping[str, Callable[..., Awaitable[Store]]] = {"sqlite": _look_at_sqlite, "kubernetes": _look_at_kubernetes}
+async def _look_at_postgresql(keys: Keys, clock: Clock) -> Store:
+    return await _postgresql(keys, clock, make=False)
+
+
+LOOKS: Mapping[str, Callable[..., Awaitable[Store]]] = {
+    "sqlite": _look_at_sqlite,
+    "kubernetes": _look_at_kubernetes,
+    "postgresql": _look_at_postgresql,
+}
 """Where opening as a reader would still change something."""
 
 

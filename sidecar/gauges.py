@@ -15,6 +15,7 @@ _SILENCE, _DESTRUCTION = "tokensidecar_keeper_silence_seconds", "tokensidecar_de
 SOMETIMES = {
     _SILENCE: "Since a keeper last wrote here; where one does.",
     _DESTRUCTION: "Until the next retired key dies; where there is one.",
+    "tokensidecar_members": "Processes that use the store, by role, as their last word there says; where it keeps one.",
     "tokensidecar_tls_good": "1 while the files of a TLS address, as last read, are in force; 0: what was before is.",
     "tokensidecar_tls_certificate_age_seconds": "Since the certificate in force became valid.",
     "tokensidecar_tls_certificate_expiry_seconds": "Until the certificate in force expires.",

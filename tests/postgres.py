@@ -80,19 +80,25 @@ class Postgres:
         assert self._process is not None
         return self._process
 
-    def _as_user(self) -> list[str]:
+    def give_away(self, path: Path) -> None:
+        """To the server's user."""
+        if os.geteuid() == 0:
+            user = pwd.getpwnam("postgres")
+            for each in (path, *path.rglob("*")):
+                os.chown(each, user.pw_uid, user.pw_gid)
+
+    def as_user(self) -> list[str]:
+        """What to put before a command, so that it does not run as root."""
         if os.geteuid() != 0:
             return []
         return ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"]
 
     def _make(self) -> None:
-        if os.geteuid() == 0:
-            user = pwd.getpwnam("postgres")
-            os.chown(self.folder, user.pw_uid, user.pw_gid)
+        self.give_away(self.folder)
         self.folder.chmod(0o755)
         command = [str(programs() / "initdb"), "-D", str(self.data), "-U", "superuser", "-A", "trust", "-E", "UTF8"]
         done = subprocess.run(
-            [*self._as_user(), *command, "--no-sync", "--locale=C.UTF-8"], capture_output=True, text=True, check=False
+            [*self.as_user(), *command, "--no-sync", "--locale=C.UTF-8"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         (self.data / "pg_hba.conf").write_text(
@@ -104,7 +110,7 @@ class Postgres:
         given = [f"-c{name}={value}" for name, value in self.settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._as_user(), str(programs() / "postgres"), "-D", str(self.data), "-h", "127.0.0.1",
+                [*self.as_user(), str(programs() / "postgres"), "-D", str(self.data), "-h", "127.0.0.1",
                  "-p", str(self.port), "-k", str(self.folder), *given],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder, start_new_session=True,
             )  # fmt: skip

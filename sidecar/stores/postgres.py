@@ -79,10 +79,13 @@ class PostgresStore:
         self._rights = _Rights(keep=False, tokens=False, own=False)
 
     @classmethod
-    async def open(cls, database: Database) -> PostgresStore:
-        """The store in that database; made, or brought forward, by who may. `UnavailableStoreError`, with words for an operator."""
+    async def open(cls, database: Database, *, make: bool = True) -> PostgresStore:
+        """The store in that database; made, or brought forward, by who may, if it is to `make`.
+
+        `UnavailableStoreError`, with words for an operator.
+        """
         store = cls(database)
-        store._migrates = True
+        store._migrates = make
         try:
             await store._link.run(_nothing, seconds=MIGRATION_SECONDS)
         except DeniedCallerError as error:

@@ -136,7 +136,6 @@ class Link:
         attempt = 0
         while True:
             attempt += 1
-            fresh = self._connection is None or bool(self._connection.closed)
             connection = await self._connected(deadline)
             try:
                 return await self._bounded(work(connection), connection, deadline)
@@ -151,7 +150,7 @@ class Link:
                     await self._disconnect()
                 else:
                     await self._rolled_back(connection)
-                if not (broken and again and not fresh and attempt == 1) or time.monotonic() > deadline:
+                if not (broken and again and attempt == 1) or time.monotonic() > deadline:
                     raise self._told(error) from None
             except UnavailableStoreError as error:  # out of time
                 self._problem = error.message
