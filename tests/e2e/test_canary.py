@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import secrets
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from tokensidecar.v1 import admin_service_pb2 as admin_pb, token_service_pb2 as 
 from tests.e2e.calls import SECONDS, Plane
 from tests.e2e.insider import Insider
 from tests.forgeries import encode, forgeries, inner_forgeries
+from tests.otel.collector import Collector
 from tests.running import ROOT, RunningSidecar
 
 if TYPE_CHECKING:
@@ -33,6 +36,12 @@ audiences = ["orders"]
 [keys]
 propagation = "2s"
 refresh_interval = "1s"
+
+[audit]
+sink = "file:{folder}/audit.jsonl"
+
+[traces]
+endpoint = "{endpoint}"
 """
 
 
@@ -66,11 +75,20 @@ def _forms(value: bytes) -> set[bytes]:
 
 
 @pytest.fixture
-def odd(tmp_path: Path) -> Iterator[tuple[RunningSidecar, Path]]:
-    """A sidecar whose store fails with the text of a file, while that is there."""
+def collector() -> Iterator[Collector]:
+    with Collector() as one:
+        yield one
+
+
+@pytest.fixture
+def odd(tmp_path: Path, collector: Collector) -> Iterator[tuple[RunningSidecar, Path]]:
+    """A sidecar whose store fails with the text of a file, while that is there. It tells what it can when it crashes."""
     failing = tmp_path / "failing"
     environment = {"PYTHONPATH": str(ROOT), "FAIL_FILE": str(failing), "TOKENSIDECAR_LOG_LEVEL": "debug"}
-    running = RunningSidecar(TIMES, environment, COMMAND)
+    running = RunningSidecar(None, environment | {"PYTHONFAULTHANDLER": "1"}, COMMAND)
+    config = running.directory / "config.toml"
+    config.write_text(TIMES.format(folder=running.directory, endpoint=collector.endpoint))
+    running.command += ["--config", str(config)]
     running.start()
     try:
         running.wait_until_ready()
@@ -78,6 +96,16 @@ def odd(tmp_path: Path) -> Iterator[tuple[RunningSidecar, Path]]:
     finally:
         running.kill()
         running.remove()
+
+
+def crashed(running: RunningSidecar) -> bool:
+    """Crash it, as a fault in native code would; whether it left a core, in a file or in the pipe of kernel.core_pattern."""
+    os.kill(running.process.pid, signal.SIGABRT)
+    found = os.waitid(os.P_PID, running.process.pid, os.WEXITED | os.WNOWAIT)
+    running.process.wait(SECONDS)
+    assert found
+    assert found.si_status == signal.SIGABRT
+    return bool(found.si_code == os.CLD_DUMPED)
 
 
 def test_a_search_finds_what_is_there() -> None:
@@ -96,7 +124,7 @@ def test_a_search_finds_what_is_there() -> None:
     assert {place for _, place in marks.found()} == {f"place {number}" for number in range(6)}
 
 
-def test_no_secret_is_left_anywhere(odd: tuple[RunningSidecar, Path]) -> None:
+def test_no_secret_is_left_anywhere(odd: tuple[RunningSidecar, Path], collector: Collector) -> None:
     running, failing = odd
     marks = Marks()
     errors: list[str] = []
@@ -140,7 +168,11 @@ def test_no_secret_is_left_anywhere(odd: tuple[RunningSidecar, Path]) -> None:
                     call(app.batch_validate, pb.BatchValidateRequest(requests=[pb.ValidateRequest(**check)] * 2))
                 call(admin.validate, pb.ValidateRequest(token=token, audiences=["orders"]))
                 call(app.refresh, pb.RefreshRequest(refresh_token=token))
-                call(app.revoke, pb.RevokeRequest(token=token))
+                call(app.revoke, pb.RevokeRequest(token=f"{token}x"))
+                call(admin.revoke_subject, admin_pb.RevokeSubjectRequest(subject=token))
+                call(admin.revoke_token_id, admin_pb.RevokeTokenIdRequest(token_id=token))
+                context = {"traceparent": f"00-{token}", "tracestate": f"a={token}"}
+                call(app.validate, pb.ValidateRequest(token="x", audiences=["orders"]), **context)
                 call(admin.list_keys, admin_pb.ListKeysRequest(page_token=token))
                 call(app.validate, pb.ValidateRequest(token="x", audiences=["orders"]), authorization=f"Bearer {token}")
                 call(
@@ -187,6 +219,12 @@ def test_no_secret_is_left_anywhere(odd: tuple[RunningSidecar, Path]) -> None:
         call(admin.rotate, pb.RotateRequest())
         call(admin.revoke_keys, admin_pb.RevokeKeysRequest(profile="default", key_ids=named))
         every_call()
+        for token in tokens[:2]:
+            call(app.revoke, pb.RevokeRequest(token=token))
+        token_id = marks.mark("token id")
+        call(admin.revoke_token_id, admin_pb.RevokeTokenIdRequest(profile="default", token_id=token_id))
+        call(admin.revoke_subject, admin_pb.RevokeSubjectRequest(profile="default", subject=subject))
+        every_call()
         status, metrics = running.get("/metrics")
         assert status == 200
         jwks = running.get("/.well-known/jwks.json")[1]
@@ -201,15 +239,23 @@ def test_no_secret_is_left_anywhere(odd: tuple[RunningSidecar, Path]) -> None:
     kek = (running.state_dir / "kek").read_text().strip()
     marks.values |= {"KEK": kek.encode(), "raw KEK": bytes.fromhex(kek)}
 
-    files = [path for path in running.directory.rglob("*") if path.is_file() and path.name != "kek"]
-    marks.left |= {f"before the end: {path.name}": path.read_bytes() for path in files}
+    def at_rest(when: str) -> dict[str, bytes]:
+        files = [path for path in running.directory.rglob("*") if path.is_file() and path.name != "kek"]
+        return {f"{when} {path.name}": path.read_bytes() for path in files}
+
+    marks.left |= at_rest("running:")
+    assert not crashed(running)
+    marks.left |= at_rest("crashed:")
+    assert b"Fatal Python error: Aborted" in marks.left["crashed: stderr"]
+    running.start()
+    running.wait_until_ready()
     running.stop()
-    marks.left |= {
-        path.name: path.read_bytes() for path in running.directory.rglob("*") if path.is_file() and path.name != "kek"
-    }
+    marks.left |= at_rest("ended:")
     marks.left |= {"metrics": metrics.encode(), "JWKS": jwks.encode(), "errors": "\n".join(errors).encode()}
-    assert {"stdout", "stderr", "state.db"} <= marks.left.keys()
-    assert len(marks.left["stderr"]) > 10_000
-    assert len(marks.left["stdout"]) > 10_000
+    marks.left |= {"traces": collector.received}
+    assert {"running: state.db-wal", "ended: state.db", "ended: stdout"} <= marks.left.keys()
+    for large in ("ended: stderr", "ended: audit.jsonl", "traces"):
+        assert len(marks.left[large]) > 10_000, large
     assert len(errors) > 100
+    assert [path for path in marks.left if "core" in path] == []
     assert marks.found() == []
