@@ -296,6 +296,34 @@ def test_rotate_gives_fresh_keys_and_keys_shows_them(start_sidecar: Callable[...
     assert run(running, "keys", "--profile", "absent").returncode != 0
 
 
+def test_revoke_ends_keys_subjects_and_tokens_by_id(start_sidecar: Callable[..., RunningSidecar]) -> None:
+    running = start_sidecar()
+
+    def token(subject: str) -> dict[str, str]:
+        found: dict[str, str] = json.loads(run(running, "issue", "-s", subject, "-a", "orders", "--json").stdout)
+        return found
+
+    def good(given: dict[str, str]) -> str:
+        done = run(running, "validate", "-a", "orders", given=given["token"])
+        return "" if done.returncode == 0 else done.stderr
+
+    alice, bob, carol = (token(name) for name in ("alice", "bob", "carol"))
+    done = run(running, "revoke", "subject", "alice", "--reason", "a drill")
+    assert (done.returncode, "revoked here; everywhere by" in done.stdout) == (0, True), done.stderr
+    assert "TOKEN_REVOKED" in good(alice)
+    done = run(running, "revoke", "token-id", bob["token_id"], "--expire-time", "2100-01-01T00:00:00Z", "--json")
+    assert json.loads(done.stdout)["revocation_revision"] == 2
+    assert "TOKEN_REVOKED" in good(bob)
+    assert good(carol) == ""
+    active = [key["key_id"] for key in json.loads(run(running, "keys", "--json").stdout)["keys"]]
+    done = run(running, "revoke", "keys", *active, "--json")
+    assert json.loads(done.stdout)["ring_revision"] == 2
+    assert "TOKEN_INVALID" in good(carol)
+    assert good(token("carol")) == ""
+    assert run(running, "revoke", "keys", "none-of-ours").returncode != 0
+    assert run(running, "revoke", "subject", "x", "--issued-before", "2026-01-01").returncode == USAGE
+
+
 def a_key(**changes: object) -> Key:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     key = Key(

@@ -25,6 +25,7 @@ COMMANDS = {
     "issue": "issue a token",
     "validate": "validate a token from standard input or a file",
     "rotate": "give a profile's keys their successors",
+    "revoke": "end keys that are compromised, all tokens of a subject, or one token by its id",
     "keys": "list keys, their states and their times",
     "inspect": "say what can be seen of a token without any key",
     "check": "check a configuration file",

@@ -18,7 +18,7 @@ from tokensidecar.address import ADMIN, Address, addresses
 from tokensidecar.client import START_TIMEOUT, TIMEOUT, fresh_id
 from tokensidecar.connecting import first_ready
 from tokensidecar.errors import from_rpc
-from tokensidecar.tokens import utc
+from tokensidecar.tokens import Revocation, utc
 from tokensidecar.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
@@ -155,6 +155,32 @@ class AdminClient:
         except grpc.RpcError as error:
             raise from_rpc(error) from error
         return Compromise(tuple(map(_key, answer.keys)), utc(answer.effective_time), answer.ring_revision)
+
+    def revoke_subject(
+        self, profile: str, subject: str, *, issued_before: datetime | None = None, reason: str = ""
+    ) -> Revocation:
+        """End all tokens of a subject with `iat` up to a time (None: now), and what is refreshed from them. Good to repeat."""
+        request = admin_service_pb2.RevokeSubjectRequest(profile=profile, subject=subject, reason=reason)
+        if issued_before is not None:
+            request.issued_before.FromDatetime(issued_before)
+        try:
+            answer = self._admin.RevokeSubject(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        return Revocation(answer.revocation_revision, utc(answer.effective_time))
+
+    def revoke_token_id(
+        self, profile: str, token_id: str, *, expire_time: datetime | None = None, reason: str = ""
+    ) -> Revocation:
+        """End one token by its id (`jti`). `expire_time`: its `exp`; None: the latest that can be. Good to repeat."""
+        request = admin_service_pb2.RevokeTokenIdRequest(profile=profile, token_id=token_id, reason=reason)
+        if expire_time is not None:
+            request.expire_time.FromDatetime(expire_time)
+        try:
+            answer = self._admin.RevokeTokenId(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from error
+        return Revocation(answer.revocation_revision, utc(answer.effective_time))
 
     def close(self) -> None:
         """End the connection; calls under way fail."""
