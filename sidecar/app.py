@@ -46,6 +46,8 @@ from sidecar.metrics import Metrics, Port
 from sidecar.pins import FILE as PINS_FILE, Pins
 from sidecar.policy import Policy
 from sidecar.ports import Clock, Kms, Ledger, Member, Membered, Store
+from sidecar.profile import ring_owner
+from sidecar.refresh import Refresh
 from sidecar.rekey import Rekey
 from sidecar.reload import Reload
 from sidecar.revoke import Revoke
@@ -141,7 +143,7 @@ class App:
         time_port(Port.KMS, (*kms.values(), *further.values()), self.metrics, self._traces)
         self._ledger = ledger = self.store if isinstance(self.store, Ledger) else None
         denylist = Denylist(ledger) if ledger else None
-        self.keeper = Keeper(config.profiles, self.store, kms, clock, further_kms=further, pins=pins, denylist=denylist)
+        self.keeper = Keeper(config.rings, self.store, kms, clock, further_kms=further, pins=pins, denylist=denylist)
         await self.keeper.start()
         spread = random.random()  # noqa: S311 - to be apart from other keepers
         self.duties = Duties(self.keeper, self.store, holder=secrets.token_hex(8), spread=spread)
@@ -173,12 +175,16 @@ class App:
         validate = Validate(
             self.keeper, policy, self._audit, self.metrics, config.imported, ledger=ledger, commits=self._commits
         )
+        issue = Issue(self.keeper, policy, self._audit, self.metrics)
+        refresh, revoke = None, None
+        if ledger and denylist:
+            refresh = Refresh(self.keeper, ledger, denylist, issue, policy, self._audit, self.metrics, self._commits)
+            revoke = Revoke(self.keeper, ledger, denylist, validate, refresh, policy, self._audit, self._commits)
         verbs = self.verbs = Verbs(
-            issue=Issue(self.keeper, policy, self._audit, self.metrics),
+            issue=issue,
             validate=validate,
-            revoke=Revoke(self.keeper, ledger, denylist, validate, policy, self._audit, self._commits)
-            if ledger and denylist
-            else None,
+            refresh=refresh,
+            revoke=revoke,
             rotate=self._rotate,
             revoke_keys=RevokeKeys(self.keeper, policy, self._audit, self._commits, mounted=config.keys.mounted),
             keys=Keys(self.keeper, policy, self._audit),
@@ -495,13 +501,15 @@ class App:
     async def _do(self, duty: Duty, request_id: str) -> Changed | None:
         if duty.kind == "rotate":
             uses = (duty.use,) if duty.use else None
-            return await self._rotate(SIDECAR, duty.profile, uses, why="due", request_id=request_id, alive=lambda: None)
+            return await self._rotate(
+                SIDECAR, ring_owner(duty.profile), uses, why="due", request_id=request_id, alive=lambda: None
+            )
         if duty.kind == "rekey":
             return await self._rekey(SIDECAR, duty.profile, request_id=request_id)
         return await self._destroy(SIDECAR, duty.profile, request_id=request_id)
 
     def _tell_state(self) -> None:
-        self.health.set_fresh(not any(self.keeper.stale(profile) for profile in self.config.profiles))
+        self.health.set_fresh(not any(self.keeper.stale(profile) for profile in self.config.rings))
 
     def _backlog(self) -> Backlog:
         return self._file_sink.backlog if self._file_sink else Backlog()

@@ -204,10 +204,11 @@ def build(
     token_id: str,
     now: float,
     bond: Bond | None = None,
+    family: str = "",
 ) -> Claims:
     """The claims of a new token, from `now` on for `ttl` whole seconds (None: the profile's).
 
-    `further` is the text of a JSON object; its members are carried over byte for byte. `InvalidRequestError` has one violation for each
+    `family` is the refresh family that it comes from; empty: none. `further` is the text of a JSON object; its members are carried over byte for byte. `InvalidRequestError` has one violation for each
     field of IssueRequest that is no good, all at once.
     """
     lifetime = min(profile.ttl, settings.max_ttl) if ttl is None else ttl
@@ -230,6 +231,8 @@ def build(
         own["scope"] = " ".join(scopes)
     if bond:
         own["cnf"] = bond.claim
+    if family:
+        own["sid"] = family
     own |= {"jti": token_id, "iat": issued, "exp": issued + lifetime}
 
     members, values = b"", dict[str, object]()

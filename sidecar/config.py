@@ -29,7 +29,7 @@ from sidecar.jose.suites import KEY_MANAGEMENT, SIGNATURES
 from sidecar.keyring import Role
 from sidecar.policy import Rule
 from sidecar.ports import REVOCATIONS
-from sidecar.profile import DEFAULT, ClaimRules, Format, Profile
+from sidecar.profile import DEFAULT, ClaimRules, Format, Profile, refreshing
 from sidecar.routes import Route, Spoken
 from sidecar.sections import (
     CLAIMS,
@@ -56,6 +56,7 @@ from sidecar.sections import (
 SYSTEM_FILE = Path("/etc/tokensidecar/config.toml")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 KEYS_AT_ONCE = 100
+REFRESH_MAX_TTL = 30 * 86400  # seconds
 _MORE_FILE_BYTES_THAN_ANYONE_NEEDS = 1 << 20
 
 
@@ -181,6 +182,12 @@ class Config:
     forward_auth: Spoken = field(default_factory=Spoken)
     digest: str = field(default="", compare=False)
     traces: Traces = Traces()
+
+    @property
+    def rings(self) -> dict[str, Profile]:
+        """What has keys of ours: each profile, and its refresh tokens where it has them."""
+        refreshed = (refreshing(profile) for profile in self.profiles.values() if profile.refresh_ttl)
+        return {**self.profiles, **{profile.name: profile for profile in refreshed}}
 
 
 class ConfigError(Exception):
@@ -501,6 +508,8 @@ class _Reader:
         profile = Profile(
             **{"name": name, "issuer": "", "audiences": (), **timing, **values}
         )  # the whole is refused if these lack
+        if profile.refresh_ttl and not profile.refresh_max_ttl:
+            profile = replace(profile, refresh_max_ttl=max(REFRESH_MAX_TTL, profile.refresh_ttl))
         self._check_remembered(key, profile, store)
         self._check_timing(key, profile, ceiling=timing.get("max_staleness", DEFAULT.max_staleness))
         return profile
@@ -532,6 +541,24 @@ class _Reader:
                 f"{key}.proof_replay",
                 f'"fleet" needs a store that remembers which proofs were used: {" or ".join(LEDGERS)}; {scheme} (keys.store) keeps keys alone',
             )
+        if profile.refresh_ttl:
+            for problem, found in (
+                (
+                    f"needs a store that remembers which were used: {' or '.join(LEDGERS)}; {scheme} (keys.store) keeps keys alone",
+                    scheme not in LEDGERS,
+                ),
+                ("is not for imported keys: such a profile only validates", profile.imported is not None),
+                ("is not for a one-time profile: a refresh token makes many tokens", profile.one_time),
+                (
+                    f"must be at most refresh_max_ttl ({spell(profile.refresh_max_ttl)})",
+                    profile.refresh_ttl > profile.refresh_max_ttl,
+                ),
+            ):
+                if found:
+                    self._problem(f"{key}.refresh_ttl", problem)
+            self._check_timing(f"{key} (refresh tokens)", refreshing(profile))
+        elif profile.refresh_max_ttl:
+            self._problem(f"{key}.refresh_max_ttl", "says nothing without refresh_ttl")
         if profile.one_time and scheme not in LEDGERS:
             self._problem(
                 f"{key}.one_time",

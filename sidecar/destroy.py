@@ -8,6 +8,7 @@ from sidecar.commits import Commits
 from sidecar.failpoints import failpoint
 from sidecar.keeper import Changed, Keeper
 from sidecar.policy import Policy, Verb
+from sidecar.profile import ring_owner
 
 
 class Destroy:
@@ -26,7 +27,7 @@ class Destroy:
             ring = self._keeper.ring(profile)
             ids = [key.key_id for key in ring.destroyable(self._keeper.now())]
             with self._audit.decision(caller, Verb.DESTROY, profile, request_id) as decision:
-                self._policy.check(caller, Verb.DESTROY, profile)
+                self._policy.check(caller, Verb.DESTROY, ring_owner(profile))
                 await decision.intend(key_ids=ids)
                 failpoint("destroy.intended")
                 changed = await self._keeper.destroy(profile)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
-from sidecar import claims as claims_
+from sidecar import claims as claims_, refresh_tokens
 from sidecar.audit import Audit
 from sidecar.caller import Caller
 from sidecar.claims import Claims
-from sidecar.errors import InvalidRequestError, RevokedSubjectError, Violation
+from sidecar.errors import InvalidRequestError, InvalidTokenError, RevokedSubjectError, Violation
+from sidecar.gate import MAX_TOKEN
 from sidecar.jose import encrypt, sign
 from sidecar.keeper import Keeper
 from sidecar.keyring import Settings
-from sidecar.live import Issuing
+from sidecar.live import Issuing, LiveKey
 from sidecar.logs import get_logger
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb, Wanted
 from sidecar.ports import Ended
 from sidecar.possession import Bond
 from sidecar.profile import Profile
+from sidecar.refresh_tokens import Session
 
 _log = get_logger()
 
@@ -38,6 +41,7 @@ class Grant(NamedTuple):
     scopes: tuple[str, ...]
     further: bytes | None
     bond: Bond | None = None
+    with_refresh: bool = False
 
 
 class Draft(NamedTuple):
@@ -45,6 +49,12 @@ class Draft(NamedTuple):
 
     claims: Claims
     keys: Issuing
+    refresh: tuple[Session, bytes, LiveKey] | None = None
+
+    @property
+    def refresh_size(self) -> int:
+        """The refresh token's size in bytes, exactly; 0: there will be none."""
+        return refresh_tokens.size(*self.refresh[1:]) if self.refresh else 0
 
     @property
     def size(self) -> int:
@@ -65,6 +75,8 @@ class Issued(NamedTuple):
     token: str
     key_id: str
     claims: Claims
+    refresh_token: str = ""
+    refresh_expire_time: int = 0
 
 
 class Issue:
@@ -82,8 +94,8 @@ class Issue:
         with self._audit.decision(caller, Verb.ISSUE, grant.profile, request_id) as decision:
             with self._metrics.token(Verb.ISSUE, grant.profile):
                 draft = self._draft(caller, grant, token_id)
-                issued = self._make(draft)
-            decision.facts.update(self._facts(issued))
+                issued = self.made(draft)
+            decision.facts.update(self.facts(issued))
         return issued
 
     def draft(self, caller: Caller, grant: Grant, request_id: str, token_id: str) -> Draft:
@@ -99,16 +111,22 @@ class Issue:
         profile = draft.keys.profile.name
         with self._audit.decision(caller, Verb.ISSUE, profile, request_id) as decision:
             with self._metrics.token(Verb.ISSUE, profile):
-                issued = self._make(draft)
-            decision.facts.update(self._facts(issued))
+                issued = self.made(draft)
+            decision.facts.update(self.facts(issued))
         return issued
+
+    @staticmethod
+    def settings(keys: Issuing) -> Settings:
+        """Those of the innermost key, which Validate goes by, with the shorter lifetime of both: neither key may be outlived."""
+        inner, outer = keys.inner.facts.settings, keys.outer.facts.settings
+        return replace(inner, max_ttl=min(inner.max_ttl, outer.max_ttl)) if outer.max_ttl < inner.max_ttl else inner
 
     def _draft(self, caller: Caller, grant: Grant, token_id: str) -> Draft:
         self._policy.check(caller, Verb.ISSUE, grant.profile)
         keys = self._keeper.issuing(grant.profile)
         claims = claims_.build(
             profile=keys.profile,
-            settings=_settings(keys),
+            settings=self.settings(keys),
             subject=grant.subject,
             audiences=grant.audiences,
             ttl=grant.ttl,
@@ -118,6 +136,7 @@ class Issue:
             token_id=token_id,
             now=self._keeper.now(),
             bond=grant.bond,
+            family=token_id if grant.with_refresh else "",
         )
         self._warn_of_personal(claims, keys.profile)
         if self._policy.configured:
@@ -139,7 +158,49 @@ class Issue:
                     f"{keys.profile.max_token_bytes}; send fewer or shorter claims",
                 )
             )
-        return draft
+        return self._begun(draft, grant) if grant.with_refresh else draft
+
+    def _begun(self, draft: Draft, grant: Grant) -> Draft:
+        """The first pair of a refresh family, which has its id."""
+        claims, profile = draft.claims, draft.keys.profile
+        if not profile.refresh_ttl or profile.one_time:
+            raise InvalidRequestError(
+                Violation(
+                    "with_refresh_token",
+                    f"profile {profile.name!r} has no refresh tokens (profiles.NAME.refresh_ttl)",
+                )
+            )
+        session = Session(
+            family=claims.token_id,
+            token_id=claims.token_id,
+            began=claims.issue_time,
+            issue_time=claims.issue_time,
+            expire_time=claims.issue_time + profile.refresh_ttl,
+            subject=claims.subject,
+            audiences=claims.audiences,
+            client_id=claims.client_id,
+            scopes=claims.scopes,
+            ttl=claims.expire_time - claims.issue_time,
+            further=grant.further,
+            bond=grant.bond,
+        )
+        return self.with_refresh(draft, session, claims.issue_time)
+
+    def with_refresh(self, draft: Draft, session: Session, now: float) -> Draft:
+        """The draft with a refresh token beside it that carries the session on, from then on."""
+        profile, issued = draft.keys.profile, math.floor(now)
+        key = self._keeper.refreshing(profile.name)
+        if key is None:
+            raise InvalidTokenError("key.unknown")
+        lasts = min(profile.refresh_ttl, key.facts.settings.max_ttl)
+        ends = min(issued + lasts, max(session.began + profile.refresh_max_ttl, issued + 1))
+        following = replace(session, token_id=draft.claims.token_id, issue_time=issued, expire_time=ends)
+        drafted = draft._replace(refresh=(following, refresh_tokens.payload(following, profile.issuer), key))
+        if drafted.refresh_size > MAX_TOKEN:
+            raise InvalidRequestError(
+                Violation("claims", f"the refresh token would have {drafted.refresh_size} bytes, more than {MAX_TOKEN}")
+            )
+        return drafted
 
     def _refuse_revoked(self, claims: Claims, profile: str) -> None:
         """`RevokedSubjectError`: the token would be taken for one of those that have just been revoked."""
@@ -159,7 +220,8 @@ class Issue:
                 )
                 _log.warning("claims.personal", profile=profile.name, claim=name, advice=advice)
 
-    def _make(self, draft: Draft) -> Issued:
+    def made(self, draft: Draft) -> Issued:
+        """The token, and the refresh token beside it; recorded and counted by who asks."""
         keys, claims = draft.keys, draft.claims
         payload, typ, cty = claims.payload, keys.inner.facts.settings.typ, ""
         if keys.signature:
@@ -170,20 +232,18 @@ class Issue:
             token = encrypt.encrypt(payload, keys.encryption.material, content=content, cty=cty, typ=typ)
         else:
             token = payload.decode()
-        return Issued(token, keys.outer.facts.key_id, claims)
+        if draft.refresh is None:
+            return Issued(token, keys.outer.facts.key_id, claims)
+        session, plain, key = draft.refresh
+        return Issued(token, keys.outer.facts.key_id, claims, refresh_tokens.seal(plain, key), session.expire_time)
 
-    def _facts(self, issued: Issued) -> dict[str, object]:
+    def facts(self, issued: Issued) -> dict[str, object]:
+        """For the record."""
         return {
             "key_id": issued.key_id,
             **self._audit.named(subject=issued.claims.subject, token_id=issued.claims.token_id),
             "expire_time": issued.claims.expire_time,
         }
-
-
-def _settings(keys: Issuing) -> Settings:
-    """Those of the innermost key, which Validate goes by, with the shorter lifetime of both: neither key may be outlived."""
-    inner, outer = keys.inner.facts.settings, keys.outer.facts.settings
-    return replace(inner, max_ttl=min(inner.max_ttl, outer.max_ttl)) if outer.max_ttl < inner.max_ttl else inner
 
 
 def _wanted(claims: Claims) -> Wanted:

@@ -39,10 +39,11 @@ from sidecar.errors import (
 from sidecar.failpoints import failpoint
 from sidecar.jose import keys as jose_keys
 from sidecar.keyring import PUBLISH_AHEAD, Key, KeyState, KeyUse, Proposal, Ring, Role, uses_of
-from sidecar.live import Found, Issuing, Live
+from sidecar.live import Found, Issuing, Live, LiveKey
 from sidecar.logs import get_logger
 from sidecar.pins import Pin, Pins
 from sidecar.ports import REVOCATIONS, Document, Glancing
+from sidecar.profile import refresh_ring
 from sidecar.sealing import Opened, open_ring, seal_ring
 
 if TYPE_CHECKING:
@@ -243,12 +244,21 @@ class Keeper:
         now = self._fresh_now(profile)
         return self._live[profile].issuing(now)
 
+    def refreshing(self, profile: str) -> LiveKey | None:
+        """The active key for the profile's refresh tokens; None: it has none. Raises `StaleStateError`, `DeniedCallerError` (no issuer)."""
+        ring = refresh_ring(profile)
+        if ring not in self.profiles:
+            return None
+        self._demand(Role.ISSUE)
+        now = self._fresh_now(ring)
+        return self._live[ring].refreshing(now)
+
     def find(self, profiles: Sequence[str], key_id: str, use: KeyUse) -> Found | None:
         """The one key of that id and use that opens now, among these profiles. Raises `StaleStateError` if one of them is stale.
 
-        `DeniedCallerError`: not a validator.
+        `DeniedCallerError`: not a validator; for refresh keys, not an issuer.
         """
-        self._demand(Role.OPEN)
+        self._demand(Role.ISSUE if use is KeyUse.REFRESH else Role.OPEN)
         result: Found | None = None
         for name in profiles:
             now = self._fresh_now(name)

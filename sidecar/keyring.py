@@ -39,6 +39,12 @@ class KeyUse(Enum):
 
     ENCRYPTION = "encryption"
     SIGNATURE = "signature"
+    REFRESH = "refresh"
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """The roles that get a part of such a key. Who only validates could make refresh tokens, and have them traded for access tokens."""
+        return (Role.ISSUE,) if self is KeyUse.REFRESH else tuple(Role)
 
 
 class KeyState(Enum):
@@ -84,7 +90,7 @@ class Settings:
             leeway=profile.leeway,
             max_staleness=profile.max_staleness,
             max_skew=profile.max_skew,
-            content=profile.content if use is KeyUse.ENCRYPTION else "",
+            content="" if use is KeyUse.SIGNATURE else profile.content,
             curve=profile.curve if use is KeyUse.ENCRYPTION and KEY_MANAGEMENT[profile.encrypt].agrees else "",
             cached=PUBLISH_AHEAD if profile.published and use is KeyUse.ENCRYPTION else 0,
             revision=profile.settings_revision,
@@ -107,7 +113,7 @@ class Proposal:
     @classmethod
     def of(cls, profile: Profile, use: KeyUse) -> Proposal:
         """By configuration."""
-        return cls(use, profile.encrypt if use is KeyUse.ENCRYPTION else profile.sign, Settings.of(profile, use))
+        return cls(use, profile.sign if use is KeyUse.SIGNATURE else profile.encrypt, Settings.of(profile, use))
 
     @classmethod
     def as_key(cls, key: Key) -> Proposal:
@@ -352,6 +358,7 @@ def uses_of(format_: Format) -> tuple[KeyUse, ...]:
         Format.NESTED: (KeyUse.ENCRYPTION, KeyUse.SIGNATURE),
         Format.ENCRYPTED: (KeyUse.ENCRYPTION,),
         Format.SIGNED: (KeyUse.SIGNATURE,),
+        Format.REFRESH: (KeyUse.REFRESH,),
     }[format_]
 
 

@@ -10,6 +10,7 @@ from sidecar.caller import Caller
 from sidecar.keeper import Keeper
 from sidecar.keyring import Key, KeyState, KeyUse
 from sidecar.policy import Policy, Verb
+from sidecar.profile import refresh_ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,14 @@ class Keys:
 
     def of(self, profile: str) -> list[Listed]:
         """The same without asking, for answers about a change that was allowed. `StaleStateError`: there is no ring yet."""
-        ring, now = self._keeper.ring(profile), self._keeper.now()
-        listed = [Listed(profile, ring.revision, key, key.state(now)) for key in ring.keys]
-        return [one for one in listed if one.state is not KeyState.DESTROYED]
+        now, rings = self._keeper.now(), [self._keeper.ring(profile)]
+        if refresh_ring(profile) in self._keeper.profiles:
+            rings.append(self._keeper.ring(refresh_ring(profile)))
+        listed = [Listed(profile, ring.revision, key, key.state(now)) for ring in rings for key in ring.keys]
+        return sorted(
+            (one for one in listed if one.state is not KeyState.DESTROYED),
+            key=lambda one: (one.key.use.value, one.key.create_time, one.key.key_id),
+        )
 
     def jwks(self, caller: Caller, profile: str, uses: tuple[KeyUse, ...], request_id: str) -> tuple[str, int]:
         """The public halves as a JWK Set (RFC 7517, section 5), and the ring's revision."""

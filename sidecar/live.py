@@ -71,11 +71,12 @@ class Live:
         # Pending, active and retiring keys open; compromised ones have no part. With each, the time from which it opens no more.
         self._found = {
             key.key_id: (
-                Found(profile, opened.ring.revision, LiveKey(key, opened.open[key.key_id])),
+                Found(profile, opened.ring.revision, LiveKey(key, material[key.key_id])),
                 math.inf if key.destroy_time is None else key.destroy_time,
             )
             for key in opened.ring.keys
-            if key.key_id in opened.open
+            for material in (opened.issue if key.use is KeyUse.REFRESH else opened.open,)
+            if key.key_id in material
         }
         self._issuing: Issuing | None = None
         self._since = self._until = 0.0  # between which that holds
@@ -93,6 +94,10 @@ class Live:
             self._issuing = Issuing(self.profile, self.opened.ring.revision, encryption, signature)
             self._since, self._until = now, min((t for t in changes if t > now), default=math.inf)
         return self._issuing
+
+    def refreshing(self, now: float) -> LiveKey:
+        """The active key of a refresh ring. `StaleStateError` as for `issuing`."""
+        return self._active(KeyUse.REFRESH, now)
 
     def found(self, key_id: str, use: KeyUse, now: float) -> Found | None:
         """The key of that id and use, if it opens at store time `now`."""

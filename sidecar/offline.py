@@ -120,7 +120,7 @@ async def _run(
     try:
         further = await (open_former_kms(former_kek, keys, store) if former_kek else open_further_kms(keys, store))
         kms, pins = await open_kms(keys, store, may_make=may_make), Pins(config.state_dir / FILE)
-        keeper = Keeper(config.profiles, store, kms, clock, further_kms=further, pins=pins, allow_bootstrap=may_make)
+        keeper = Keeper(config.rings, store, kms, clock, further_kms=further, pins=pins, allow_bootstrap=may_make)
         before = await store.revisions()
         await keeper.start()
         made = tuple(name for name in keeper.rings() if name not in before)

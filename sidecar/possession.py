@@ -107,11 +107,11 @@ class Proven:
 
 
 def prove(
-    cnf: object, evidence: Evidence | None, *, token: str, now: float, max_age: float, leeway: float
+    cnf: object, evidence: Evidence | None, *, token: str | None, now: float, max_age: float, leeway: float
 ) -> Proven | None:
     """What was proven of a genuine token with this `cnf` (None: it has none), by rules 1 to 4; None where nothing had to be.
 
-    `token` is its whole text, as it was presented; `max_age` of a proof and `leeway` are in seconds.
+    `token` is its whole text, as it was presented; None of a refresh token, whose proof has no `ath` (RFC 9449, section 5). `max_age` of a proof and `leeway` are in seconds.
     """
     if cnf is None:
         if isinstance(evidence, DpopProof):
@@ -130,7 +130,7 @@ def prove(
     raise UnprovenPossessionError(stage="possession.kind")
 
 
-def _prove(bond: Bond, evidence: DpopProof, token: str, now: float, max_age: float, leeway: float) -> Proven:
+def _prove(bond: Bond, evidence: DpopProof, token: str | None, now: float, max_age: float, leeway: float) -> Proven:
     try:
         proof = gate(evidence.text, segments=JWS, form=DPOP)
         jwk = cast("Mapping[str, str]", proof.header["jwk"])
@@ -147,7 +147,7 @@ def _prove(bond: Bond, evidence: DpopProof, token: str, now: float, max_age: flo
         raise UnprovenPossessionError(stage="possession.htm")
     if type(url) is not str or normal(url) != normal(evidence.url):
         raise UnprovenPossessionError(stage="possession.htu")
-    if not _equal(claims.get("ath"), _hashed(token)):
+    if token is not None and not _equal(claims.get("ath"), _hashed(token)):
         raise UnprovenPossessionError(stage="possession.ath")
     if evidence.nonces and not any(_equal(claims.get("nonce"), nonce) for nonce in evidence.nonces):
         raise UnprovenPossessionError(stage="possession.nonce")

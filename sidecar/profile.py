@@ -6,7 +6,7 @@ key, and from then on the ring decides (keys.md, rule 9).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ class Format(Enum):
     NESTED = "nested"  # JWS inside JWE
     ENCRYPTED = "encrypted"  # JWE alone, symmetric: whoever can open can also make
     SIGNED = "signed"  # JWS alone: everybody on the way can read it
+    REFRESH = "refresh"  # of refresh tokens alone: JWE under a key that only issuers have
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Profile:
     leeway: int = 5
     max_token_bytes: int = 4096
     audit_validations: bool = False  # record accepted tokens, too
+    refresh_ttl: int = 0  # of a refresh token; 0: none are made
+    refresh_max_ttl: int = 0  # of all refresh tokens that come of one login
     one_time: bool = False  # every Validate that accepts consumes the token
     claims: ClaimRules = field(default_factory=ClaimRules)
     published: bool = False
@@ -69,6 +72,34 @@ class Profile:
     report_only: bool = False  # plain JWS are accepted whatever the date, and only counted
     imported: Imported | None = None  # keys of another system: such a profile validates only, and has no ring
     settings_revision: int = 1  # of the configuration: the highest decides what the next key is
+
+
+def refresh_ring(profile: str) -> str:
+    """The name of the ring that the profile's refresh tokens are sealed under. No profile can have it: it has a dot."""
+    return f"{profile}.refresh"
+
+
+def ring_owner(ring: str) -> str:
+    """The profile that a ring belongs to."""
+    return ring.partition(".")[0]
+
+
+def refreshing(profile: Profile) -> Profile:
+    """The profile's refresh tokens, as a kind of token with a ring of its own: rotated, renewed and destroyed like any other."""
+    return replace(
+        profile,
+        name=refresh_ring(profile.name),
+        format=Format.REFRESH,
+        sign="",
+        encrypt="A256KW",
+        content="A256GCM",
+        typ="rt+jwt",
+        ttl=profile.refresh_ttl,
+        max_ttl=profile.refresh_ttl,
+        published=False,
+        accept_signed_until=None,
+        report_only=False,
+    )
 
 
 DEFAULT = Profile(name="default", issuer="urn:tokensidecar:local", audiences=())

@@ -19,6 +19,8 @@ from sidecar.failpoints import failpoint
 from sidecar.keeper import Keeper
 from sidecar.policy import Policy, Verb
 from sidecar.ports import FOREVER, Ended, Ledger, Revocation
+from sidecar.refresh import Refresh
+from sidecar.refresh_tokens import is_refresh_token
 from sidecar.validate import Validate
 
 
@@ -39,6 +41,7 @@ class Revoke:
         ledger: Ledger,
         denylist: Denylist,
         validate: Validate,
+        refresh: Refresh,
         policy: Policy,
         audit: Audit,
         commits: Commits,
@@ -47,6 +50,7 @@ class Revoke:
         self._ledger = ledger
         self._denylist = denylist
         self._validate = validate
+        self._refresh = refresh
         self._policy = policy
         self._audit = audit
         self._commits = commits
@@ -58,16 +62,12 @@ class Revoke:
 
         async def commit() -> Held:
             with self._audit.decision(caller, Verb.REVOKE, "", request_id) as decision:
-                profiles = tuple(sorted(self._policy.allowed(caller, Verb.REVOKE)))
                 try:
-                    profile, claims = await self._validate.genuine(caller, token, profiles)
+                    decision.profile, names, revocation = await self._named(caller, token)
                 except InvalidTokenError as unknown:
                     decision.facts.update(stage=unknown.stage, **_facts(why))
                     return Held(self._denylist.revision, self._keeper.now())
-                decision.profile = profile
-                hashes = self._audit.named(subject=claims.subject, token_id=claims.token_id)
-                until = claims.expire_time + self._margin(profile)
-                revocation = _of(Ended.TOKEN, profile, claims.token_id, until)
+                hashes = self._audit.named(**names)
                 held = await self._hold(decision, revocation, {**hashes, **_facts(why)}, alive)
             failpoint("revoke.recorded")
             return held
@@ -127,7 +127,7 @@ class Revoke:
                         Violation("issued_before", "is in the future; leave it unset for all tokens until now")
                     )
                 last = before + math.ceil(self._keeper.profiles[profile].max_skew)
-                until = last + self._keeper.lifetime(profile)
+                until = last + self._keeper.profiles[profile].refresh_max_ttl + self._keeper.lifetime(profile)
                 digest = digest_of(Ended.SUBJECT, profile, subject)
                 facts = {**self._audit.named(subject=subject), "issued_before": before, **_facts(why)}
                 held = await self._hold(
@@ -137,6 +137,19 @@ class Revoke:
             return held
 
         return await self._commits.run(commit())
+
+    async def _named(self, caller: Caller, token: str) -> tuple[str, dict[str, str], Revocation]:
+        """Profile, ids, and what would end it: of a refresh token its family. `InvalidTokenError`: it is none of ours."""
+        profiles = tuple(sorted(self._policy.allowed(caller, Verb.REVOKE)))
+        if is_refresh_token(token):
+            genuine = await self._refresh.genuine(token, profiles)
+            session = genuine.session
+            names = {"subject": session.subject, "token_id": session.token_id}
+            return genuine.profile, names, self._refresh.family(genuine)
+        profile, claims = await self._validate.genuine(caller, token, profiles)
+        until = claims.expire_time + self._margin(profile)
+        names = {"subject": claims.subject, "token_id": claims.token_id}
+        return profile, names, _of(Ended.TOKEN, profile, claims.token_id, until)
 
     async def _hold(
         self, decision: Decision, revocation: Revocation, facts: Mapping[str, object], alive: Callable[[], None]

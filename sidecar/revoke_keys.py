@@ -11,6 +11,7 @@ from sidecar.commits import Commits
 from sidecar.failpoints import failpoint
 from sidecar.keeper import Changed, Keeper
 from sidecar.policy import Policy, Verb
+from sidecar.profile import refresh_ring
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,24 @@ class RevokeKeys:
                 facts: dict[str, object] = {"key_ids": sorted(key_ids), **({"why": why} if why else {})}
                 await decision.intend(**facts)
                 failpoint("revoke_keys.intended")
-                changed = await self._keeper.compromise(profile, key_ids)
+                changed, obeyed = await self._compromise(profile, key_ids)
                 decision.facts.update(facts, ring_revision=changed.revision)
             failpoint("revoke_keys.recorded")
             delay = self._keeper.profiles[profile].propagation if self._mounted else 0
-            return Revoked(changed, self._keeper.obeyed_by(profile) + delay)
+            return Revoked(changed, obeyed + delay)
 
         return await self._commits.run(commit())
+
+    async def _compromise(self, profile: str, key_ids: frozenset[str]) -> tuple[Changed, float]:
+        """The keys may be those of tokens, of refresh tokens, or some of each; the ring that is told of is the one that was changed last."""
+        ring = refresh_ring(profile)
+        refresh = self._keeper.rings().get(ring)
+        of_refresh = key_ids & {key.key_id for key in refresh.keys} if refresh else frozenset[str]()
+        obeyed = 0.0
+        if key_ids - of_refresh or not of_refresh:
+            changed = await self._keeper.compromise(profile, key_ids - of_refresh)
+            obeyed = self._keeper.obeyed_by(profile)
+        if of_refresh:
+            changed = await self._keeper.compromise(ring, of_refresh)
+            obeyed = max(obeyed, self._keeper.obeyed_by(ring))
+        return changed, obeyed

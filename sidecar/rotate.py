@@ -7,10 +7,12 @@ from collections.abc import Callable
 from sidecar.audit import Audit
 from sidecar.caller import Caller
 from sidecar.commits import Commits
+from sidecar.errors import InvalidRequestError, Violation
 from sidecar.failpoints import failpoint
 from sidecar.keeper import Changed, Keeper
 from sidecar.keyring import KeyUse
 from sidecar.policy import Policy, Verb
+from sidecar.profile import refresh_ring
 
 
 class Rotate:
@@ -34,19 +36,24 @@ class Rotate:
         request_id: str,
         alive: Callable[[], None],
     ) -> Changed:
-        """The ring with its successors. `uses` None: all that the profile has. `rotation_id`: the same one gets the first answer.
+        """The ring with its successors. `uses` None: all that the profile's tokens have; REFRESH alone: its refresh tokens' key. `rotation_id`: the same one gets the first answer.
 
         `alive` raises when the call's deadline has passed: asked last before the commit, which nothing can split from there on.
         """
+        ring = refresh_ring(profile) if uses == (KeyUse.REFRESH,) else profile
 
         async def commit() -> Changed:
             with self._audit.decision(caller, Verb.ROTATE, profile, request_id) as decision:
                 self._policy.check(caller, Verb.ROTATE, profile)
+                if ring not in self._keeper.profiles:
+                    raise InvalidRequestError(
+                        Violation("key_use", f"profile {profile!r} has no refresh tokens (profiles.NAME.refresh_ttl)")
+                    )
                 alive()
                 facts: dict[str, object] = {"why": why} if why else {}
                 await decision.intend(**facts)
                 failpoint("rotate.intended")
-                changed = await self._keeper.rotate(profile, uses, expected=expected, request_id=rotation_id)
+                changed = await self._keeper.rotate(ring, uses, expected=expected, request_id=rotation_id)
                 decision.facts.update(facts, ring_revision=changed.revision)
             failpoint("rotate.recorded")
             return changed

@@ -1,7 +1,8 @@
 """A ring as a document: public facts in the clear, one sealed part for each key and role, the whole of it authenticated.
 
 Rules (keys.md, 1 and 2):
- 1. Roles: *issue* (private signature keys; what encrypts) and *open* (what decrypts; public signature keys). A symmetric key is in both.
+ 1. Roles: *issue* (private signature keys; what encrypts) and *open* (what decrypts; public signature keys). A symmetric key is in both,
+    but that of refresh tokens: it is the issuers' alone.
  2. A part is AES-256-GCM (NIST SP 800-38D) under that role's data key, bound to profile, kid, role, algorithm and use.
  3. The document, revision included, carries one HMAC-SHA-256 for each role. Keys for parts and for the HMAC are derived from the data
     key by HKDF (RFC 5869). A process checks the seals, and opens the parts, of the roles that it has.
@@ -98,7 +99,8 @@ def seal_ring(ring: Ring, material: Mapping[str, Material], data_keys: DataKeys,
         ],
         "parts": {
             key.key_id: {
-                role.value: _text(_seal_part(ring.profile, key, role, material[key.key_id], data_keys)) for role in Role
+                role.value: _text(_seal_part(ring.profile, key, role, material[key.key_id], data_keys))
+                for role in key.use.roles
             }
             for key in ring.keys
             if key.compromise_time is None
@@ -165,8 +167,12 @@ def _opened(
     found: dict[Role, dict[str, Material]] = {role: {} for role in Role}
     for key in live:
         parts = {
-            role: _open_part(profile, key, role, document["parts"][key.key_id], data_keys) for role in data_keys.roles
+            role: _open_part(profile, key, role, document["parts"][key.key_id], data_keys)
+            for role in data_keys.roles
+            if role in key.use.roles
         }
+        if not parts:  # nothing of it is for who has these roles
+            continue
         material = {role: _material(profile, key, part) for role, part in parts.items()}
         _check_together(profile, key, parts, material)
         for role in parts:

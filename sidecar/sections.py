@@ -259,6 +259,16 @@ PROFILE = Section(
             f"Who remembers DPoP proofs, so that none is taken twice. local: each sidecar those that it has seen. fleet: the store, which must be {' or '.join(LEDGERS)}.",
             '"local"',
         ),
+        "refresh_ttl": Field(
+            Duration(60, 90 * 86400),
+            f"Lifetime of a refresh token, from each refresh on; without it none are made. Needs a store {' or '.join(LEDGERS)}.",
+            "no refresh tokens",
+        ),
+        "refresh_max_ttl": Field(
+            Duration(60, 366 * 86400),
+            "For how long all refresh tokens of one login last together, however often they are refreshed.",
+            '"30d", at least refresh_ttl',
+        ),
         "one_time": Field(
             Flag(),
             f"Its tokens are good once: the Validate that accepts one consumes it, in the store, which must be {' or '.join(LEDGERS)}.",
@@ -269,9 +279,6 @@ PROFILE = Section(
             f"Its public keys are in /.well-known/jwks.json; a successor is prepared {spell(PUBLISH_AHEAD)} ahead.",
             "false",
         ),
-    },
-    later={
-        "refresh": "refresh tokens",
     },
 )
 CLAIMS = Section(
@@ -588,9 +595,7 @@ TABLES: dict[str, Section] = {
     "traces": TRACES,
 }
 TABLES_WITHIN: dict[str, dict[str, Section]] = {"keys": {"aws": KEYS_AWS, "postgresql": KEYS_POSTGRESQL}}
-TABLES_LATER = {
-    "refresh": "refresh tokens",
-}
+TABLES_LATER: dict[str, str] = {}
 SECTIONS: dict[str, Section] = {
     "listen": LISTEN,
     "listen.app[], listen.admin[]": ADDRESS,

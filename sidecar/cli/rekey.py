@@ -31,8 +31,9 @@ def run(args: argparse.Namespace) -> int:
     if unknown := sorted(set(args.profile or ()) - config.profiles.keys()):
         raise CommandError(Code.USAGE, f"no such profile: {', '.join(unknown)}")
     from sidecar import app, offline
+    from sidecar.profile import ring_owner
 
-    names = list(args.profile or config.profiles)
+    names = [ring for ring in config.rings if ring_owner(ring) in (args.profile or config.profiles)]
 
     async def work(on: offline.Offline) -> int:
         for number, name in enumerate(names, 1):

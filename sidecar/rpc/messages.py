@@ -19,6 +19,7 @@ from sidecar.keeper import Changed
 from sidecar.keyring import KeyUse
 from sidecar.keys import Listed
 from sidecar.possession import Bond, Certificate, DpopProof, Evidence, Method, is_method, is_thumbprint, normal
+from sidecar.refresh import Wish
 from sidecar.revoke import Held
 from sidecar.validate import Accepted, Demand
 
@@ -28,7 +29,11 @@ YEAR_10000 = 253_402_300_800
 MOST = 64  # audiences, profiles, scopes of a ValidateRequest
 WORDS = 256  # characters of a reason for the audit log
 
-_USES = {KeyUse.ENCRYPTION: keys_pb2.KEY_USE_ENCRYPTION, KeyUse.SIGNATURE: keys_pb2.KEY_USE_SIGNATURE}
+_USES = {
+    KeyUse.ENCRYPTION: keys_pb2.KEY_USE_ENCRYPTION,
+    KeyUse.SIGNATURE: keys_pb2.KEY_USE_SIGNATURE,
+    KeyUse.REFRESH: keys_pb2.KEY_USE_REFRESH,
+}
 
 
 _THUMBPRINT_PROBLEM = "SHA-256 in base64url without padding: 43 characters"
@@ -47,8 +52,6 @@ def grant(request: pb.IssueRequest) -> Grant:
     """An IssueRequest, unpacked."""
     bad: list[Violation] = []
     bond = _bond(request.confirmation, bad) if request.HasField("confirmation") else None
-    if request.with_refresh_token:
-        bad.append(later("with_refresh_token"))
     ttl: int | None = None
     if request.HasField("ttl"):
         ttl = request.ttl.seconds
@@ -74,6 +77,7 @@ def grant(request: pb.IssueRequest) -> Grant:
         scopes=tuple(request.scopes),
         further=further,
         bond=bond,
+        with_refresh=request.with_refresh_token,
     )
 
 
@@ -150,6 +154,17 @@ def demand(request: pb.ValidateRequest) -> Demand:
     )
 
 
+def wish(request: pb.RefreshRequest) -> Wish:
+    """A RefreshRequest, unpacked."""
+    bad: list[Violation] = []
+    if not request.refresh_token:
+        bad.append(Violation("refresh_token", "required: the refresh token to trade"))
+    evidence = _evidence(request.possession, bad) if request.HasField("possession") else None
+    if bad:
+        raise InvalidRequestError(*bad)
+    return Wish(request.refresh_token, tuple(request.audiences), tuple(request.scopes), evidence)
+
+
 # Set one by one, these fields cost half of what a constructor takes; in place, an item of a batch is not copied twice.
 
 
@@ -163,6 +178,9 @@ def issued(result: Issued, response: pb.IssueResponse) -> pb.IssueResponse:
     response.expire_time.seconds = claims.expire_time
     response.audiences.extend(claims.audiences)
     response.scopes.extend(claims.scopes)
+    if result.refresh_token:
+        response.refresh_token = result.refresh_token
+        response.refresh_expire_time.seconds = result.refresh_expire_time
     return response
 
 
@@ -170,7 +188,8 @@ def issued_size(draft: Draft) -> int:
     """Bytes of that answer as an item of a batch, before the token exists; never too few."""
     claims = draft.claims
     rest = pb.IssueResponse(token_id=claims.token_id, audiences=claims.audiences, scopes=claims.scopes).ByteSize()
-    return draft.size + rest + 64 + 48  # key_id; two times, and the tags and lengths around all
+    refresh = draft.refresh_size + 24 if draft.refresh else 0
+    return draft.size + refresh + rest + 64 + 48  # key_id; two times, and the tags and lengths around all
 
 
 def accepted(result: Accepted, response: pb.ValidateResponse, *, with_claims: bool) -> pb.ValidateResponse:

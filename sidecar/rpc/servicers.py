@@ -13,7 +13,6 @@ from functools import partial
 from typing import TypeVar
 
 import grpc
-from google.protobuf.message import Message
 from tokensidecar.v1 import admin_service_pb2 as admin, token_service_pb2 as pb
 
 from sidecar.claims import MAX_TEXT
@@ -22,6 +21,7 @@ from sidecar.issue import Draft, Issue
 from sidecar.keyring import KeyUse
 from sidecar.keys import Keys
 from sidecar.policy import Verb
+from sidecar.refresh import Refresh
 from sidecar.revoke import Revoke
 from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
@@ -45,11 +45,12 @@ ADMIN_SERVICE = admin.DESCRIPTOR.services_by_name["AdminService"].full_name
 
 @dataclass(frozen=True, slots=True)
 class Verbs:
-    """Everything that the services can ask for. `revoke` None: the store has no ledger, and policy has said so before."""
+    """Everything that the services can ask for. `refresh` and `revoke` None: the store has no ledger, and policy has said so before."""
 
     issue: Issue
     validate: Validate
     rotate: Rotate
+    refresh: Refresh | None
     revoke: Revoke | None
     revoke_keys: RevokeKeys
     keys: Keys
@@ -69,7 +70,7 @@ def token_service(verbs: Verbs, boundary: Boundary, door: Door) -> grpc.GenericR
             "Validate": wrap("Validate", Verb.VALIDATE, pb.ValidateRequest, service.validate),
             "BatchIssue": batch("BatchIssue", Verb.ISSUE, pb.BatchIssueRequest, service.batch_issue),
             "BatchValidate": batch("BatchValidate", Verb.VALIDATE, pb.BatchValidateRequest, service.batch_validate),
-            "Refresh": wrap("Refresh", Verb.REFRESH, pb.RefreshRequest, _not_yet),
+            "Refresh": wrap("Refresh", Verb.REFRESH, pb.RefreshRequest, service.refresh),
             "Revoke": wrap("Revoke", Verb.REVOKE, pb.RevokeRequest, service.revoke),
             "Rotate": wrap("Rotate", Verb.ROTATE, pb.RotateRequest, service.rotate),
             "GetJwks": wrap("GetJwks", Verb.GET_JWKS, pb.GetJwksRequest, service.get_jwks),
@@ -94,10 +95,6 @@ def admin_service(verbs: Verbs, boundary: Boundary, door: Door) -> grpc.GenericR
             ),
         },
     )
-
-
-async def _not_yet(call: Call[RequestT]) -> Message:  # noqa: ARG001 - as every method
-    raise UnimplementedError
 
 
 class _TokenServicer:
@@ -179,6 +176,14 @@ class _TokenServicer:
                 Violation("requests", f"the answer has more than {BATCH_BYTES} bytes; send fewer tokens at once")
             )
         await _each(call, unsettled, settle)
+        return response
+
+    async def refresh(self, call: Call[pb.RefreshRequest]) -> pb.RefreshResponse:
+        issued = await _served(self._verbs.refresh)(
+            call.caller, messages.wish(call.request), call.request_id, self._verbs.fresh_id(), call.alive
+        )
+        response = pb.RefreshResponse()
+        messages.issued(issued, response.tokens)
         return response
 
     async def revoke(self, call: Call[pb.RevokeRequest]) -> pb.RevokeResponse:

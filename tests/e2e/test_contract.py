@@ -45,7 +45,7 @@ def test_each_reason_has_the_code_that_the_contract_says() -> None:
 
 
 def test_uses_and_states_in_the_code_are_those_of_the_contract() -> None:
-    later = {"UNSPECIFIED", "REFRESH"}
+    later = {"UNSPECIFIED"}
     assert {use.name for use in KeyUse} == {
         name.removeprefix("KEY_USE_") for name in dict(keys_pb2.KeyUse.items())
     } - later
@@ -177,10 +177,8 @@ def test_each_call_without_a_request_id_gets_one_of_its_own(app: Plane) -> None:
 @pytest.mark.parametrize(
     ("rpc", "request_", "field"),
     [
-        ("issue", pb.IssueRequest(**ISSUE, with_refresh_token=True), "with_refresh_token"),
-        ("rotate", pb.RotateRequest(key_use=keys_pb2.KEY_USE_REFRESH), "key_use"),
         ("rotate", pb.RotateRequest(key_use=99), "key_use"),
-        ("get_jwks", pb.GetJwksRequest(key_use=keys_pb2.KEY_USE_REFRESH), "key_use"),
+        ("get_jwks", pb.GetJwksRequest(key_use=99), "key_use"),
     ],
 )
 def test_a_field_of_later_work_is_refused_by_name_even_if_empty(
@@ -198,11 +196,6 @@ def test_fields_of_later_work_left_at_their_defaults_are_no_demand(app: Plane) -
     assert not answer.HasField("refresh_expire_time")
     accepted = app.accepts(answer.token, min_revocation_revision=0, request_id="any")
     assert not accepted.HasField("confirmation")
-
-
-def test_calls_of_later_work_are_not_implemented(app: Plane) -> None:
-    refusal = refused(app.refresh, pb.RefreshRequest(refresh_token="t"))
-    assert (refusal.code, refusal.reason) == ("UNIMPLEMENTED", "NOT_IMPLEMENTED")
 
 
 def test_an_unknown_method_carries_no_reason(app: Plane) -> None:

@@ -69,7 +69,7 @@ def revive(running: RunningSidecar) -> None:
 
 
 def test_every_operation_has_its_steps_tested() -> None:
-    here = {"start", "rotate", "revoke_keys", "revoke", "consume", "destroy"}
+    here = {"start", "rotate", "revoke_keys", "revoke", "consume", "refresh", "destroy"}
     in_test_offline = {"duty", "rekey", "accept_rollback", "pins"}
     in_test_sqlite = {"migrate"}
     assert {name.partition(".")[0] for name in failpoints.NAMES} == here | in_test_offline | in_test_sqlite
