@@ -23,14 +23,13 @@ def lines(entry: Mapping[str, object]) -> list[bytes]:
     line = _encode(entry).encode() + b"\n"
     if len(line) <= LINE_MAX:
         return [line]
-    why = str(entry.get("why", ""))
-    whole = {**entry, "why": why} if why else dict(entry)
+    whole = dict(entry)
     name = next((name for name in _SPREAD if name in entry), "")
     found = whole.pop(name, ())
     items = list(found.items()) if isinstance(found, dict) else list(found) if isinstance(found, list) else []
     bodies: list[dict[str, object]] = []
     while items or not bodies:
-        body, size, taken = dict(whole), 0, 0
+        body, taken = dict(whole), 0
         size = len(_line(body)) + len(f',"{name}":[]') + _PART
         for item in items:
             size += len(json.dumps(item, ensure_ascii=False).encode()) + 1

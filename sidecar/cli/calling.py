@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sidecar.cli.exits import Code, CommandError
 
@@ -25,28 +28,71 @@ def arguments(parser: argparse.ArgumentParser, *, admin: bool = False) -> None:
         metavar="ADDRESS",
         help=f"unix:/path or host:port of the {'admin' if admin else 'app'} plane; default: {variable}, else where a sidecar puts itself",
     )
+    tls = parser.add_argument_group("a sidecar on the network")
+    tls.add_argument("--ca", metavar="FILE", help="CAs of its certificate, in PEM; with any of these, TLS is spoken")
+    tls.add_argument("--cert", metavar="FILE", help="your certificate, in PEM")
+    tls.add_argument("--key", metavar="FILE", help="its private key, in PEM")
+    tls.add_argument("--server-name", metavar="NAME", help="name in its certificate; default: the host of --address")
+    tls.add_argument("--guard", metavar="KEY", help="metadata key that its address wants with each call")
+    tls.add_argument(
+        "--service-account-token", metavar="FILE", help="file of the token that tells its address who you are"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 @contextmanager
-def client(address: str | None) -> Iterator[Client]:
-    """A client of the app plane, whose errors end the command."""
+def client(address: str | None, args: argparse.Namespace | None = None) -> Iterator[Client]:
+    """A client of the app plane, whose errors end the command. `args`: of a command that has the arguments above."""
     import tokensidecar
 
     with (
         ended_by_errors(),
-        tokensidecar.connect(address, start_timeout=START_TIMEOUT, timeout=TIMEOUT, validate_timeout=TIMEOUT) as found,
+        tokensidecar.connect(
+            address, start_timeout=START_TIMEOUT, timeout=TIMEOUT, validate_timeout=TIMEOUT, **_network(args)
+        ) as found,
     ):
         yield found
 
 
 @contextmanager
-def admin_client(address: str | None) -> Iterator[AdminClient]:
-    """A client of the admin plane, whose errors end the command."""
+def admin_client(address: str | None, args: argparse.Namespace | None = None) -> Iterator[AdminClient]:
+    """A client of the admin plane, whose errors end the command. `args` as for `client`."""
     import tokensidecar
 
-    with ended_by_errors(), tokensidecar.connect_admin(address, start_timeout=START_TIMEOUT, timeout=TIMEOUT) as found:
+    with (
+        ended_by_errors(),
+        tokensidecar.connect_admin(address, start_timeout=START_TIMEOUT, timeout=TIMEOUT, **_network(args)) as found,
+    ):
         yield found
+
+
+def _network(args: argparse.Namespace | None) -> dict[str, Any]:
+    """What the arguments say of TLS and metadata, as `connect` takes it."""
+    if args is None:
+        return {}
+    import tokensidecar
+
+    named = (args.ca, args.cert, args.key, args.server_name)
+    along = [(args.guard, "true")] if args.guard else []
+    if args.service_account_token:
+        try:
+            text = Path(args.service_account_token).read_text(encoding="ascii").strip()
+        except (OSError, UnicodeError):
+            raise CommandError(Code.USAGE, f"{args.service_account_token} cannot be read as a token") from None
+        if not (any(named) or _local(args.address)):
+            raise CommandError(Code.USAGE, "a service account token beyond loopback needs TLS: --ca")
+        along.append(("authorization", f"Bearer {text}"))
+    return {"tls": tokensidecar.Tls(*named) if any(named) else None, "metadata": (lambda: along) if along else None}
+
+
+def _local(address: str | None) -> bool:
+    """Whether this machine alone can be meant."""
+    named = [address] if address else [os.environ.get(f"TOKENSIDECAR_{plane}ADDRESS", "") for plane in ("", "ADMIN_")]
+    hosts = [one.rpartition(":")[0].strip("[]") for one in named if one and not one.startswith("unix:")]
+    try:
+        return all(host == "localhost" or ipaddress.ip_address(host).is_loopback for host in hosts)
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def duration(text: str) -> timedelta:
 def run(args: argparse.Namespace) -> int:
     """Issue one token; the exit code."""
     claims = reading.claims(args.claims, args.claim)
-    with calling.client(args.address) as client:
+    with calling.client(args.address, args) as client:
         issued = client.issue(
             args.subject,
             args.audience,

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List them; the exit code."""
-    with calling.admin_client(args.address) as admin:
+    with calling.admin_client(args.address, args) as admin:
         found = admin.keys(args.profile)
     if args.json:
         screen.write_json({"keys": [as_json(key) for key in found]})

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Rotate once; the exit code."""
-    with calling.admin_client(args.address) as admin:
+    with calling.admin_client(args.address, args) as admin:
         import tokensidecar
 
         rotation = admin.rotate(

@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Validate one token; the exit code."""
     token = reading.token(args.file)
-    with calling.client(args.address) as client:
+    with calling.client(args.address, args) as client:
         import tokensidecar
 
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
+import subprocess
 import threading
 import time
 from contextlib import nullcontext, suppress
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import pytest
+import tokensidecar
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from tokensidecar.v1 import admin_service_pb2 as admin_pb, token_service_pb2 as pb
@@ -21,9 +24,11 @@ from tests.authority import HOUR, LOCAL, Authority, Pair, dns, uri
 from tests.e2e.calls import SECONDS, failed, metric, refused
 from tests.e2e.meshed import DOMAIN, Secured
 from tests.faults.waiting import wait_for
+from tests.running import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SPIFFE = f"spiffe://{DOMAIN}"
 ASK = pb.IssueRequest(subject="user-1", audiences=["orders"])
@@ -385,3 +390,51 @@ def test_a_start_with_bad_files_is_refused_in_one_line(name: str, data: bytes | 
     finally:
         made.running.kill()
         made.running.remove()
+
+
+# -- clients
+
+
+def test_the_python_client_and_the_command_line_connect_with_a_certificate(secured: Secured) -> None:
+    folder = secured.folder / "own"
+    secured.named("/web").write(folder, "web")
+    secured.named("/operator").write(folder, "operator")
+    ca, address = f"{secured.tls}/ca.crt", f"localhost:{secured.app}"
+    tls = tokensidecar.Tls(ca, f"{folder}/web.crt", f"{folder}/web.key")
+    with tokensidecar.connect(address, tls=tls) as client:
+        token = client.issue("user-1", ["orders"]).token
+        assert client.validate(token, ["orders"]).client_id == f"{SPIFFE}/web"
+    named = tokensidecar.Tls(ca, f"{folder}/operator.crt", f"{folder}/operator.key", "localhost")
+    with tokensidecar.connect_admin(f"127.0.0.1:{secured.admin}", tls=named) as admin:
+        assert {key.profile for key in admin.keys("default")} == {"default"}
+
+    def command(*words: str, name: str = "web") -> subprocess.CompletedProcess[str]:
+        network = ["--ca", ca, "--cert", f"{folder}/{name}.crt", "--key", f"{folder}/{name}.key"]
+        tool = [str(ROOT / ".venv/bin/tokensidecar"), *words, *network]
+        return subprocess.run(tool, input=token, capture_output=True, text=True, check=False, timeout=60)
+
+    done = command("validate", "-a", "orders", "--address", address, "--json")
+    assert (done.returncode, json.loads(done.stdout)["valid"]) == (0, True), done.stderr
+    assert command("issue", "-s", "user-1", "-a", "orders", "--address", address).returncode == 0
+    listed = command(
+        "keys", "--address", f"localhost:{secured.admin}", "--profile", "default", "--json", name="operator"
+    )
+    assert listed.returncode == 0, listed.stderr
+    denied = command("rotate", "--address", f"localhost:{secured.admin}")
+    assert denied.returncode == 1
+    assert "no policy lets" in denied.stderr
+
+
+def test_a_client_trusts_only_the_authority_that_it_was_given(secured: Secured, tmp_path: Path) -> None:
+    secured.named("/web").write(tmp_path, "web")
+    (tmp_path / "other.crt").write_bytes(Authority().certificate)
+    tls = tokensidecar.Tls(f"{tmp_path}/other.crt", f"{tmp_path}/web.crt", f"{tmp_path}/web.key")
+    with pytest.raises(tokensidecar.ConnectError, match="over TLS with these certificates"):
+        tokensidecar.connect(f"localhost:{secured.app}", tls=tls, start_timeout=1)
+    for wrong, address, words in (
+        (tokensidecar.Tls(certificate=f"{tmp_path}/web.crt"), "localhost:1", "belong together"),
+        (tokensidecar.Tls(ca=f"{tmp_path}/none"), "localhost:1", "No such file"),
+        (tls, secured.running.app_socket, "TLS is for"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            tokensidecar.connect(address, tls=wrong)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import tokensidecar
 from tokensidecar.v1 import token_service_pb2 as pb
 
 from tests.cluster_tokens import AUDIENCE, ISSUER, KeySetServer, Signer, key_set
 from tests.e2e.calls import SECONDS, Plane, refused
 from tests.e2e.meshed import Secured
 from tests.faults.waiting import wait_for
-from tests.running import free_port
+from tests.running import ROOT, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -166,3 +168,23 @@ def test_a_guarded_address_wants_its_metadata_on_each_call(clustered: Clustered)
                 assert (refusal.code, refusal.reason) == ("PERMISSION_DENIED", "CALLER_UNIDENTIFIED")
                 assert "x-tokensidecar-guard: true" in refusal.message
     assert clustered.records()[-1]["stage"] == "caller.guard"
+
+
+def test_the_python_client_and_the_command_line_show_a_token_and_the_guard(clustered: Clustered) -> None:
+    file, along = clustered.folder / "account", (*GUARD, *bearing(clustered.signer.token()))
+    file.write_text(clustered.signer.token())
+    with tokensidecar.connect(f"127.0.0.1:{clustered.plain}", metadata=lambda: along) as client:
+        token = client.issue("user-1", ["orders"]).token
+        assert client.validate(token, ["orders"]).client_id == "k8s:shop/web"
+    shown = ["--guard", "x-tokensidecar-guard", "--service-account-token", str(file)]
+    tool = [str(ROOT / ".venv/bin/tokensidecar"), "validate", "-a", "orders", "--address"]
+    for address, more, code in (
+        (f"127.0.0.1:{clustered.plain}", shown, 0),
+        (f"localhost:{clustered.accounts}", [*shown, "--ca", f"{clustered.tls}/ca.crt"], 0),
+        (f"127.0.0.1:{clustered.plain}", [], 1),
+        ("tokens.example.org:8790", shown, 2),
+    ):
+        done = subprocess.run(
+            [*tool, address, *more], input=token, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == code, done.stderr

@@ -23,6 +23,7 @@ from tokensidecar.errors import (
 )
 from tokensidecar.protect import Authorized
 from tokensidecar.source import Authorize, AuthorizeCalls, Grant, TokenSource
+from tokensidecar.tls import Metadata, Tls
 from tokensidecar.tokens import (
     CertificateThumbprint,
     Claims,
@@ -59,11 +60,13 @@ __all__ = [
     "Key",
     "KeyState",
     "KeyUse",
+    "Metadata",
     "Possession",
     "Reason",
     "RejectedError",
     "Revocation",
     "Rotation",
+    "Tls",
     "TokenSource",
     "UnavailableError",
     "ValidatedToken",

@@ -18,6 +18,7 @@ from tokensidecar.address import ADMIN, Address, addresses
 from tokensidecar.client import START_TIMEOUT, TIMEOUT, fresh_id
 from tokensidecar.connecting import first_ready
 from tokensidecar.errors import from_rpc
+from tokensidecar.tls import Metadata, Tls
 from tokensidecar.tokens import Revocation, utc
 from tokensidecar.v1 import (
     admin_service_pb2,
@@ -83,10 +84,15 @@ class Compromise:
 
 
 def connect_admin(
-    address: str | None = None, *, start_timeout: float = START_TIMEOUT, timeout: float = TIMEOUT
+    address: str | None = None,
+    *,
+    start_timeout: float = START_TIMEOUT,
+    timeout: float = TIMEOUT,
+    tls: Tls | None = None,
+    metadata: Metadata | None = None,
 ) -> AdminClient:
     """`connect` for the admin plane: TOKENSIDECAR_ADMIN_ADDRESS, `admin/admin.sock` in the same directories, 127.0.0.1:8791."""
-    found, channel = first_ready(addresses(ADMIN, address, os.environ), start_timeout)
+    found, channel = first_ready(addresses(ADMIN, address, os.environ), start_timeout, tls, metadata)
     return AdminClient(found, channel, timeout=timeout)
 
 

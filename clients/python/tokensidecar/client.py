@@ -18,6 +18,7 @@ from tokensidecar import tokens
 from tokensidecar.address import APP, Address, addresses
 from tokensidecar.connecting import first_ready
 from tokensidecar.errors import CallError, RejectedError, from_item, from_rpc
+from tokensidecar.tls import Metadata, Tls
 from tokensidecar.tokens import (
     Claims,
     Confirmation,
@@ -41,6 +42,8 @@ def connect(
     start_timeout: float = START_TIMEOUT,
     validate_timeout: float = VALIDATE_TIMEOUT,
     timeout: float = TIMEOUT,
+    tls: Tls | None = None,
+    metadata: Metadata | None = None,
 ) -> Client:
     """Find the sidecar, wait until it accepts calls, and return a client.
 
@@ -49,16 +52,18 @@ def connect(
     owns the socket), and 127.0.0.1:8790.
 
     Args:
-        address: `unix:/path`, `unix:///path` or `host:port`. TCP carries tokens in the clear: stay on loopback.
+        address: `unix:/path`, `unix:///path` or `host:port`. TCP without `tls` carries tokens in the clear: stay on loopback.
         start_timeout: seconds to wait for a sidecar that is still starting.
         validate_timeout: seconds for each validate; until a first one was answered at least 2.
         timeout: seconds for each other call.
+        tls: for a sidecar that is named by `address` or the environment as `host:port`.
+        metadata: what goes along with each call, as the sidecar's address wants it.
 
     Raises:
         ConnectError: no sidecar; it lists every address that was tried.
-        ValueError: the address is none.
+        ValueError: the address is none, or a file of `tls` is no good.
     """
-    found, channel = first_ready(addresses(APP, address, os.environ), start_timeout)
+    found, channel = first_ready(addresses(APP, address, os.environ), start_timeout, tls, metadata)
     return Client(found, channel, validate_timeout=validate_timeout, timeout=timeout)
 
 

@@ -11,6 +11,7 @@ import grpc
 
 from tokensidecar.address import Address
 from tokensidecar.errors import ConnectError
+from tokensidecar.tls import Metadata, Tls, along
 
 ATTEMPT = 1.0  # seconds for one address in one round: a silent one must not keep the others waiting
 
@@ -37,8 +38,8 @@ _RETRIES = {
         }
     ]
 }
+_AUTHORITY = (("grpc.default_authority", "localhost"),)  # a socket's path is no authority that other stacks accept
 _OPTIONS = (
-    ("grpc.default_authority", "localhost"),  # a socket's path is no authority that other stacks accept
     ("grpc.enable_http_proxy", 0),
     ("grpc.service_config", json.dumps(_RETRIES)),
     # A restarted sidecar is found again soon: it is on this machine.
@@ -48,12 +49,20 @@ _OPTIONS = (
 )
 
 
-def first_ready(addresses: tuple[Address, ...], wait: float) -> tuple[Address, grpc.Channel]:
+def first_ready(
+    addresses: tuple[Address, ...], wait: float, tls: Tls | None = None, metadata: Metadata | None = None
+) -> tuple[Address, grpc.Channel]:
     """Try the addresses in turn, round after round, until one answers or `wait` seconds are over.
+
+    With `tls` there is one address, which was named: nobody's certificate says that what was found is a sidecar.
 
     Raises:
         ConnectError: none did.
+        ValueError: TLS without the name of a TCP address, or its files are no good.
     """
+    if tls and (len(addresses) != 1 or addresses[0].path):
+        raise ValueError("TLS is for a sidecar on TCP: name its address as host:port")
+    credentials = tls.credentials() if tls else None
     end = time.monotonic() + wait
     pause = 0.02
     failures: dict[Address, str] = {}
@@ -62,9 +71,9 @@ def first_ready(addresses: tuple[Address, ...], wait: float) -> tuple[Address, g
             left = end - time.monotonic()
             if left <= 0 and address in failures:
                 continue  # the end of the time says less than what came before
-            channel, failure = _open(address, min(ATTEMPT, max(left, 0.05)))
+            channel, failure = _open(address, min(ATTEMPT, max(left, 0.05)), tls, credentials)
             if channel is not None:
-                return address, channel
+                return address, along(channel, metadata)
             failures[address] = failure
         if time.monotonic() + pause >= end:
             raise ConnectError(tuple((str(address), failures[address]) for address in addresses))
@@ -72,11 +81,17 @@ def first_ready(addresses: tuple[Address, ...], wait: float) -> tuple[Address, g
         pause = min(2 * pause, 0.5)
 
 
-def _open(address: Address, seconds: float) -> tuple[grpc.Channel | None, str]:
+def _open(
+    address: Address, seconds: float, tls: Tls | None, credentials: grpc.ChannelCredentials | None
+) -> tuple[grpc.Channel | None, str]:
     """A channel that is ready, or why there is none."""
     if problem := address.problem() or _unreachable(address, seconds):
         return None, problem
-    channel = grpc.insecure_channel(str(address), options=_OPTIONS)
+    if credentials is None:
+        channel = grpc.insecure_channel(str(address), options=(*_AUTHORITY, *_OPTIONS))
+    else:
+        name = (("grpc.ssl_target_name_override", tls.server_name),) if tls and tls.server_name else ()
+        channel = grpc.secure_channel(str(address), credentials, options=(*name, *_OPTIONS))
     states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
     heard = states.put
     channel.subscribe(heard, try_to_connect=True)
@@ -88,7 +103,10 @@ def _open(address: Address, seconds: float) -> tuple[grpc.Channel | None, str]:
                 return channel, ""
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
                 channel.close()
-                return None, "what listens there does not speak gRPC"
+                return (
+                    None,
+                    f"what listens there does not speak gRPC{' over TLS with these certificates' if tls else ''}",
+                )
     except queue.Empty:
         pass
     finally:
