@@ -8,11 +8,15 @@ SOURCES := sidecar clients/python/tokensidecar tests
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: run test test-all soak fuzz check format bench generate setup setup-dev clean
+.PHONY: run run-gateway test test-all soak fuzz check format bench generate setup setup-dev clean
 
 # A running sidecar, shown at work: CLAIMS=file.json for your own claims.
 run: setup
 	@$(BIN)/tokensidecar demo --serve $(if $(CLAIMS),--claims $(CLAIMS))
+
+# A language model that clients reach only with an encrypted token: Envoy and nginx ask a sidecar, and curl lines to try.
+run-gateway: setup-dev
+	@$(BIN)/python deploy/gateway/run.py
 
 # Every test whose tools are there; the rest is printed as NOT RUN. In JOBS processes, a file to each: tests mostly wait.
 JOBS ?= 4
