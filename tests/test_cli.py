@@ -25,7 +25,7 @@ import tokensidecar
 from hypothesis import given, strategies as st
 from tokensidecar import Key, KeyState, KeyUse
 
-from sidecar.cli import demo, keys
+from sidecar.cli import demo, keys, screen
 from sidecar.cli.exits import MEANINGS, CommandError
 from sidecar.cli.inspect import look
 from sidecar.cli.main import COMMANDS, main
@@ -735,3 +735,20 @@ def test_a_terminal_without_utf_8_gets_something() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Zo" in done.stdout
+
+
+def test_progress_in_lines_says_how_long_the_rest_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(screen.time, "monotonic", lambda: now)
+    with screen.Steps(3) as steps:
+        for name in ("first", "sec\x1bond", "third"):
+            steps.begin(name)
+            now += 90
+            steps.end("done")
+    assert capsys.readouterr().err.splitlines() == [
+        "[1/3] first: done; 3m left",
+        "[2/3] sec\\x1bond: done; 1m 30s left",
+        "[3/3] third: done",
+    ]

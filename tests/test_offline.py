@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
+import re
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
+import termios
 from typing import TYPE_CHECKING
 
 import pytest
@@ -134,6 +140,29 @@ def _steps(operation: str) -> list[str]:
 def _audit(done: subprocess.CompletedProcess[str]) -> list[tuple[str, str, str]]:
     records = map(json.loads, done.stdout.splitlines())
     return [(r["verb"], r["phase"], r["profile"]) for r in records if r["caller"] == "operator"]
+
+
+def test_rekey_shows_a_bar_where_a_terminal_shows_nothing_else(place: Place) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 80, 0, 0))
+    command = [*COMMAND, "rekey", "--all", "--config", str(place.path / "config.toml")]
+    with subprocess.Popen(
+        command, cwd=place.path, env={**place.environment, "TERM": "xterm"}, stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(ours, 4096):
+                seen += data
+        assert process.stdout is not None
+        records = process.stdout.read()
+    os.close(ours)
+    assert process.returncode == 0, seen
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode())
+    assert "second" in shown
+    assert "2/2" in shown
+    assert max(map(len, re.split(r"[\r\n]+", shown))) <= 80
+    assert len(records.splitlines()) == 4
 
 
 def test_rekey_goes_to_the_next_key_encryption_key_and_shows_its_progress(place: Place) -> None:

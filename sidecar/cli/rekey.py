@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
+from sidecar.cli import screen
 from sidecar.cli.exits import Code, CommandError
 from sidecar.cli.serve import loaded
 
@@ -36,14 +36,15 @@ def run(args: argparse.Namespace) -> int:
     names = [ring for ring in config.rings if ring_owner(ring) in (args.profile or config.profiles)]
 
     async def work(on: offline.Offline) -> int:
-        for number, name in enumerate(names, 1):
-            said = f"[{number}/{len(names)}] {name}: "
-            age = on.keeper.now() - on.keeper.data_keys_time(name)
-            if age < RECENT and not args.all and not on.keeper.further(name):
-                print(f"{said}done already, {age:.0f} s ago", file=sys.stderr)
-                continue
-            changed = await on.rekey(name)
-            print(f"{said}done, ring revision {changed.revision}", file=sys.stderr)
+        with screen.Steps(len(names)) as steps:
+            for name in names:
+                steps.begin(name)
+                age = on.keeper.now() - on.keeper.data_keys_time(name)
+                if age < RECENT and not args.all and not on.keeper.further(name):
+                    steps.end(f"done already, {age:.0f} s ago")
+                    continue
+                changed = await on.rekey(name)
+                steps.end(f"done, ring revision {changed.revision}")
         return Code.OK
 
     try:
