@@ -574,7 +574,8 @@ class Keeper:
         """Reload, apply, seal, save; again if another process was quicker. A `Changed` from the rule: nothing to save."""
         for _ in range(ATTEMPTS):
             opened = await self._current(profile)
-            plan = rule(opened.ring, self.now())
+            # Rules make keys, and an RSA key takes a third of a second: not on the event loop. The lock is held meanwhile.
+            plan = await asyncio.to_thread(rule, opened.ring, self.now())
             if isinstance(plan, Changed):
                 return plan
             material = {**opened.whole(), **{fresh.key_id: fresh for fresh in plan.fresh}}
@@ -649,7 +650,7 @@ class Keeper:
         """The first ring of a profile: ours, or that of who was quicker."""
         profile, now = self.profiles[name], self.now()
         proposed = [Proposal.of(profile, use) for use in uses_of(profile.format)]
-        material, keys = _fresh(proposed, now=now, activate=now)
+        material, keys = await asyncio.to_thread(_fresh, proposed, now=now, activate=now)
         data_keys = await fresh_data_keys(self._kms, name, self._store_id, now)
         content = seal_ring(Ring(name, 1, keys, history=history), {m.key_id: m for m in material}, data_keys)
         await self._open(name, Document(1, content), None)  # before it is saved, as for a change

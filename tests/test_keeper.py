@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from sidecar.errors import (
     UnavailableKmsError,
     UnavailableStoreError,
 )
+from sidecar.jose import keys as jose_keys
 from sidecar.keeper import Keeper
 from sidecar.keyring import PUBLISH_AHEAD, KeyState, KeyUse, Ring, Role
 from sidecar.kms.file import FileKms, make, open_or_make
@@ -845,3 +847,42 @@ async def test_slow_answer_of_the_store_does_not_move_its_time(world: World) -> 
     await keeper.refresh()
     assert keeper.now() == pytest.approx(before + 8)
     assert not keeper.stale("default")
+
+
+@pytest.mark.parametrize("operation", ["make", "rotate", "compromise"])
+async def test_keys_are_made_off_the_event_loop_and_under_the_lock(
+    world: World, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """An RSA key takes a third of a second, in which calls are answered; who also wants to change the ring waits."""
+    keeper = await world.keeper()
+    token_key = _issuer(keeper)
+    answered, making, generate = threading.Event(), threading.Event(), jose_keys.generate
+
+    def slow(algorithm: str, **of: str) -> jose_keys.Material:
+        making.set()
+        assert answered.wait(10), "the loop waits for the key"
+        return generate(algorithm, **of)
+
+    monkeypatch.setattr(jose_keys, "generate", slow)
+    work: dict[str, Callable[[], Awaitable[object]]] = {
+        "make": lambda: world.keeper(ALONE),
+        "rotate": lambda: keeper.rotate("default", None, expected=0, request_id="a"),
+        "compromise": lambda: keeper.compromise("default", frozenset({token_key})),
+    }
+    changing = asyncio.ensure_future(work[operation]())
+    assert await asyncio.to_thread(making.wait, 10)
+    assert _issuer(keeper) == token_key  # and refreshed, while the key is being made
+    await keeper.refresh()
+    others = (
+        [asyncio.ensure_future(keeper.rotate("default", None, expected=1, request_id="b"))]
+        if operation != "make"
+        else []
+    )
+    await asyncio.sleep(0.01)
+    assert not changing.done()
+    assert not any(other.done() for other in others)
+    answered.set()
+    await changing
+    for other in others:
+        with pytest.raises(ChangedRingError):
+            await other
