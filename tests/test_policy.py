@@ -12,7 +12,7 @@ from sidecar.caller import SIDECAR, Caller, Plane
 from sidecar.cli.main import main
 from sidecar.config import ConfigError, load
 from sidecar.errors import DeniedCallerError, OverloadedError
-from sidecar.policy import SERVED, Names, Policy, Rule, Verb, Wanted
+from sidecar.policy import CALLERS_KEPT, SERVED, Names, Policy, Rule, Verb, Wanted
 from sidecar.rates import Bucket, Rate
 from sidecar.rules import line_of
 from tests.hand_clock import HandClock
@@ -330,3 +330,102 @@ def test_can_knows_what_a_role_cannot_do(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["can", "unix:app", "issue", "default", "--config", str(file)]) == 1
     assert "validator" in capsys.readouterr().out
     assert main(["can", "unix:app", "validate", "default", "--config", str(file)]) == 0
+
+
+# -- all below a name
+
+
+def below(pattern: str = "spiffe://example.org/shop/*", **limits: object) -> Rule:
+    return Rule("policy.shop.issue", pattern, Verb.ISSUE, frozenset({"default"}), **limits)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("spiffe://example.org/shop/a", True),
+        ("spiffe://example.org/shop/a/b", True),
+        ("spiffe://example.org/shop", False),
+        ("spiffe://example.org/shopping", False),
+        ("spiffe://example.org/sho/p", False),
+        ("spiffe://example.org.evil/shop/a", False),
+        ("k8s:shop/a", False),
+    ],
+)
+def test_a_pattern_is_about_all_below_and_nobody_else(name: str, fits: bool) -> None:
+    found, caller = policy(below()), Caller(name, Plane.APP)
+    if fits:
+        found.check(caller, Verb.ISSUE, "default")
+        assert found.decide(caller, Verb.ISSUE, "default").key == "policy.shop.issue"
+    else:
+        assert f"no policy lets {name} issue" in str(denied(found, caller, Verb.ISSUE))
+        assert found.allowed(caller, Verb.ISSUE) == frozenset()
+    denied(found, caller, Verb.VALIDATE)
+
+
+def test_a_pattern_and_a_name_add_up() -> None:
+    one = Rule("policy.a.validate", "spiffe://example.org/shop/a", Verb.VALIDATE, frozenset(PROFILES))
+    found, caller = policy(below(), one), Caller("spiffe://example.org/shop/a", Plane.APP)
+    found.check(caller, Verb.ISSUE, "default")
+    found.check(caller, Verb.VALIDATE, "second")
+
+
+def test_caller_among_names_is_each_one_s_own_below_a_pattern() -> None:
+    found = policy(below(subjects=Names.of(["caller"])))
+    for name in ("a", "b"):
+        caller = Caller(f"spiffe://example.org/shop/{name}", Plane.APP)
+        found.check_grant(caller, "default", Wanted(subject=caller.name))
+        with pytest.raises(DeniedCallerError):
+            found.check_grant(caller, "default", Wanted(subject="spiffe://example.org/shop/other"))
+
+
+def test_rates_below_a_pattern_are_bounded_in_number_and_survive_a_reload() -> None:
+    clock = HandClock()
+    rules = (below(rate=Rate(1, 3600)), issue(rate=Rate(1, 3600)))
+    found = policy(*rules, now=clock)
+    first = Caller("spiffe://example.org/shop/0", Plane.APP)
+    found.take(first, Verb.ISSUE, 1)
+    found.take(WEB, Verb.ISSUE, 1)
+    found.replace(rules)
+    for caller in (first, WEB):
+        with pytest.raises(OverloadedError):
+            found.take(caller, Verb.ISSUE, 1)
+    for number in range(1, CALLERS_KEPT + 10):
+        found.take(Caller(f"spiffe://example.org/shop/{number}", Plane.APP), Verb.ISSUE, 1)
+    assert len(found._table.callers) == CALLERS_KEPT + 1
+    found.take(first, Verb.ISSUE, 1)  # so long ago that it is forgotten
+    with pytest.raises(OverloadedError):
+        found.take(WEB, Verb.ISSUE, 1)  # who is named never is
+
+
+def test_strangers_take_no_room() -> None:
+    found = policy(below())
+    for number in range(100):
+        denied(found, Caller(f"spiffe://other.org/{number}", Plane.APP), Verb.ISSUE)
+    assert found._table.callers == {}
+
+
+def test_can_answers_for_certificates_and_service_accounts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(
+        """[listen]
+app = [{ address = "127.0.0.1:1", tls = { certificate = "/c", key = "/k", client_ca = "/a", trust_domain = "example.org" } }]
+[policy.shop]
+caller = "spiffe://example.org/shop/*"
+issue = { profiles = ["default"], subjects = ["caller"] }
+[policy.jobs]
+caller = "k8s:jobs/*"
+validate = { profiles = ["default"] }
+""",
+        encoding="utf-8",
+    )
+    for words, code, said in (
+        ("spiffe://example.org/shop/a issue default", 0, f"{file}:5: policy.shop.issue"),
+        ("spiffe://example.org/shop/a issue default --subject spiffe://example.org/shop/a", 0, "yes"),
+        ("spiffe://example.org/shop/a issue default --subject root", 1, "policy.shop.issue.subjects"),
+        ("spiffe://example.org/shop/a validate default", 1, "no policy lets"),
+        ("spiffe://example.org/shop/a rotate default", 1, "not served"),
+        ("spiffe://example.org/web issue default", 1, "no policy lets"),
+        ("k8s:jobs/nightly validate default", 0, f"{file}:8: policy.jobs.validate"),
+    ):
+        assert main(["can", *words.split(), "--config", str(file)]) == code
+        assert said in capsys.readouterr().out
