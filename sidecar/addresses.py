@@ -261,7 +261,7 @@ class _Reader:
 
     def _check_reach(self, listen: Listen, http_key: str) -> None:
         for address in listen.app:
-            self._check_token_reach("app", address)
+            self._check_named("app", address)
             if address.local or address.identified is not Identified.ADDRESS:
                 continue
             if not listen.allow_plaintext_tcp:
@@ -276,7 +276,7 @@ class _Reader:
                 )
         for plane, addresses in (("envoy", listen.envoy), ("forward_auth", listen.forward_auth)):
             for address in addresses:
-                self._check_token_reach(plane, address)
+                self._check_named(plane, address)
                 if plane == "forward_auth" and address.kind == "unix":
                     self._problem("listen.forward_auth", f"{address}: forward auth listens on TCP alone")
                 elif plane == "forward_auth" and address.identified is not Identified.ADDRESS:
@@ -288,7 +288,7 @@ class _Reader:
                         "listen.allow_plaintext_tcp = true accepts that",
                     )
         for address in listen.admin:
-            self._check_token_reach("admin", address)
+            self._check_named("admin", address)
             if address.identified is not Identified.ADDRESS:
                 continue
             if not address.local:
@@ -303,7 +303,14 @@ class _Reader:
                 f"{listen.http} is beyond loopback: others could read metrics and readiness; listen.allow_http_beyond_loopback = true accepts that",
             )
 
-    def _check_token_reach(self, plane: str, address: Address) -> None:
+    def _check_named(self, plane: str, address: Address) -> None:
+        if address.identified is Identified.SERVICE_ACCOUNT:
+            self._note(f"{address}, {plane} plane: callers are named by their service account tokens, k8s:…")
+        elif address.tls:
+            found = ([f"spiffe://{address.tls.trust_domain}/…"] if address.tls.trust_domain else []) + [
+                f"dns:{name}" for name in address.tls.dns_names
+            ]
+            self._note(f"{address}, {plane} plane: callers are named by their certificates, {', '.join(found)}")
         if address.service_accounts and not address.tls and not address.local:
             self._problem(
                 f"listen.{plane}",

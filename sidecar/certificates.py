@@ -4,7 +4,7 @@ Rules:
  1. All of it is PEM (RFC 7468); the key without a password, and not readable by every user of the machine.
  2. The first certificate is the server's own: valid now, its public key that of the private key, and for server authentication if it says
     what for (RFC 5280, section 4.2.1.12).
- 3. RSA keys have at least 2048 bits; others are P-256, P-384 or P-521: what TLS 1.2 clients take.
+ 3. RSA keys have at least 2048 bits; others are P-256 or P-384: what the clients of gRPC take.
  4. Each CA certificate is that of a CA, and at least one is valid now. A bundle without any would let nobody in.
 """
 
@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 FILE_MAX = 1 << 20  # bytes
 RSA_LEAST = 2048  # bits
-_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+_CURVES = (ec.SECP256R1, ec.SECP384R1)
 
 
 class UnusableCertificateError(Exception):
@@ -124,7 +124,7 @@ def _check_key(path: Path, data: bytes, certificate: Path, own: x509.Certificate
                 f"{path} is an RSA key of {key.key_size} bits; at least {RSA_LEAST} are needed"
             )
     elif not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, _CURVES):
-        raise UnusableCertificateError(f"{path} must be an RSA key, or one of P-256, P-384 or P-521")
+        raise UnusableCertificateError(f"{path} must be an RSA key, or one of P-256 or P-384")
 
 
 def _spki(key: object) -> bytes:

@@ -718,6 +718,9 @@ def test_certificates_and_service_accounts_name_callers(file: Path) -> None:
     ]
     said = "\n".join(found.notes)
     assert "policy.elsewhere.caller: no address of [listen] has the caller spiffe://other.example.org/web" in said
+    assert "0.0.0.0:8790, app plane: callers are named by their certificates, spiffe://example.org/…" in said
+    assert "[::]:8791, app plane: callers are named by their certificates, dns:web.example.org" in said
+    assert "0.0.0.0:8794, admin plane: callers are named by their service account tokens, k8s:…" in said
     assert "beyond loopback" not in said
     assert "policy.operators" not in said
     again = file.with_name("again.toml")
