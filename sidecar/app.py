@@ -258,7 +258,7 @@ class App:
 
     async def _listen_forward_auth(self, address: Address, authorize: Authorize) -> None:
         caller, spoken = Caller(address.caller, Plane.APP), self.config.forward_auth
-        asked = ForwardAuth(authorize, caller, spoken, self._policy, self._audit, self.metrics)
+        asked = ForwardAuth(authorize, caller, spoken, self._policy, self._audit, self.metrics, self._traces)
         http = HttpServer(asked={PATH: asked}, limits=LIMITS)
         try:
             await http.start(address.host, address.port)

@@ -20,7 +20,7 @@ class Traces(Protocol):
     """Makes spans and sends them off. Nothing here waits or raises."""
 
     def call(self, method: str, metadata: Metadata) -> AbstractContextManager[None]:
-        """A span around a call of "SERVICE/METHOD", under the caller's own if the metadata names one (W3C Trace Context)."""
+        """A span around a call of "SERVICE/METHOD", or of the door that has but one, under the caller's own if the metadata names one (W3C Trace Context)."""
         ...
 
     def answered(self, code: str, reason: str, **facts: str) -> None:

@@ -23,6 +23,7 @@ from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb
 from sidecar.possession import of_certificate
 from sidecar.routes import REQUEST_HEADERS, Request, Spoken
+from sidecar.traces import Traces
 
 PATH = "/auth"
 LIMITS = Limits(head=64 * 1024, connections=1000, seconds=75.0)
@@ -42,7 +43,14 @@ class ForwardAuth:
     """The door of one address. What every gRPC call passes at its boundary, every request passes here."""
 
     def __init__(
-        self, authorize: Authorize, caller: Caller, spoken: Spoken, policy: Policy, audit: Audit, metrics: Metrics
+        self,
+        authorize: Authorize,
+        caller: Caller,
+        spoken: Spoken,
+        policy: Policy,
+        audit: Audit,
+        metrics: Metrics,
+        traces: Traces | None = None,
     ) -> None:
         self._authorize = authorize
         self._caller = caller
@@ -50,11 +58,19 @@ class ForwardAuth:
         self._policy = policy
         self._audit = audit
         self._metrics = metrics
+        self._traces = traces
         self._in_work = 0
         self._told = False  # that the gateway is not set up
 
     async def __call__(self, asked: h11.Request) -> Answer:
         """The answer to one request of the gateway's."""
+        if self._traces is None:
+            return await self._answer(asked)
+        carried = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in asked.headers)
+        with self._traces.call(METHOD, carried):
+            return await self._answer(asked)
+
+    async def _answer(self, asked: h11.Request) -> Answer:
         started = time.perf_counter()
         headers, repeated = _joined(asked)
         given = headers.get("x-request-id", "")
@@ -95,6 +111,8 @@ class ForwardAuth:
             seconds = self._metrics.call(METHOD, code, reason, started)
             caller, ms = self._caller.name, round(seconds * 1000, 3)
             _log.debug("call.done", method=METHOD, code=code, caller=caller, request_id=request_id, ms=ms)
+            if self._traces is not None:
+                self._traces.answered(code, reason, caller=caller, request_id=request_id)
 
     def _request(self, headers: dict[str, str], repeated: set[str]) -> Request | None:
         """What was asked of the gateway; None: it does not say."""

@@ -26,6 +26,7 @@ from sidecar.errors import Code
 from sidecar.traces import Metadata
 
 _NUMBERS = {"OK": 0, "CANCELLED": 1, **{code.name: code.value for code in Code}}
+_UNKNOWN = 2
 _OURS = frozenset({"DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE"})
 """The codes for which the conventions call a server's span failed; the others are the caller's doing."""
 _CONTEXT = frozenset({"traceparent", "tracestate"})
@@ -57,7 +58,7 @@ class OtelTraces:
         carried = {name: value for name, value in metadata if name in _CONTEXT and isinstance(value, str)}
         parent = self._propagator.extract(carried, Context()) if carried else Context()
         service, _, name = method.partition("/")
-        facts = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+        facts = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name} if name else {}
         with self._tracer.start_as_current_span(
             method, parent, SpanKind.SERVER, facts, record_exception=False, set_status_on_exception=False
         ):
@@ -68,7 +69,7 @@ class OtelTraces:
         span = trace.get_current_span()
         if not span.is_recording():
             return
-        span.set_attribute("rpc.grpc.status_code", _NUMBERS[code])
+        span.set_attribute("rpc.grpc.status_code", _NUMBERS.get(code, _UNKNOWN))
         given = {"reason": reason, **facts}
         span.set_attributes({f"tokensidecar.{name}": value for name, value in given.items() if value})
         if code in _OURS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from sidecar.config import Traces
 from sidecar.traces import UnavailableTracesError
 from tests.e2e.calls import REQUEST_ID, SECONDS, Plane, metric, refused
 from tests.otel.collector import Collector
-from tests.running import ROOT, RunningSidecar
+from tests.running import ROOT, RunningSidecar, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,13 @@ audiences = ["orders"]
 endpoint = "{endpoint}"
 ratio = {ratio}
 """
+ROUTES = """
+[[routes]]
+name = "all"
+paths = ["/*"]
+audiences = ["orders"]
+"""
+ASKED = {"x-original-method": "GET", "x-original-url": "https://orders.example.com/orders"}
 SERVER, CLIENT, UNSET, ERROR = 2, 3, 0, 2  # as OTLP numbers them
 
 
@@ -147,6 +155,18 @@ def test_what_the_store_and_the_kms_are_asked_is_within_the_call(collector: Coll
 def test_a_profile_that_is_not_configured_is_no_attribute(collector: Collector, app_plane: Plane) -> None:
     refused(app_plane.issue, pb.IssueRequest(subject="u", audiences=["orders"], profile="mine"), ((REQUEST_ID, "odd"),))
     assert "tokensidecar.profile" not in of(collector, "Issue", "odd").facts
+
+
+def test_what_a_gateway_asks_is_a_span_too(collector: Collector) -> None:
+    port = free_port()
+    text = f'[listen]\nforward_auth = ["127.0.0.1:{port}"]\n' + CONFIG.format(endpoint=collector.endpoint, ratio=1.0)
+    with RunningSidecar(text + ROUTES):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=SECONDS)
+        connection.request("GET", "/auth", headers=ASKED | {"traceparent": f"00-{TRACE}-{PARENT}-01"})
+        assert connection.getresponse().status == 401
+        connection.close()
+    (span,) = collector.named("forward_auth")
+    assert (span.trace_id, span.parent, span.facts["tokensidecar.caller"]) == (TRACE, PARENT, "tcp:forward_auth")
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refused", "silent"])
