@@ -7,10 +7,10 @@ Names and attributes are those of the OpenTelemetry semantic conventions for gRP
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Thread
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -92,5 +92,7 @@ class OtelTraces:
 
     async def close(self) -> None:
         """See `Traces`."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.to_thread(self._provider.shutdown), CLOSE_SECONDS)
+        # A thread that nobody waits for longer: a collector that does not answer must not hold up the end.
+        closing = Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        await asyncio.to_thread(closing.join, CLOSE_SECONDS)
