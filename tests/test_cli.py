@@ -324,6 +324,28 @@ def test_revoke_ends_keys_subjects_and_tokens_by_id(start_sidecar: Callable[...,
     assert run(running, "revoke", "subject", "x", "--issued-before", "2026-01-01").returncode == USAGE
 
 
+REFRESHABLE = """
+[profiles.default]
+issuer = "urn:test"
+audiences = ["orders"]
+refresh_ttl = "1h"
+"""
+
+
+def test_refresh_token_is_traded_and_revoked(start_sidecar: Callable[..., RunningSidecar]) -> None:
+    running = start_sidecar(REFRESHABLE)
+    first = run(running, "issue", "-s", "alice", "-a", "orders", "--scope", "read", "--refresh").stdout.splitlines()
+    assert len(first) == 2
+    second = json.loads(run(running, "refresh", "--json", given=first[1]).stdout)
+    assert run(running, "validate", "-a", "orders", "--scope", "read", given=second["token"]).returncode == 0
+    done = run(running, "revoke", "token", "--reason", "logout", given=second["refresh_token"])
+    assert (done.returncode, "revoked here; everywhere by" in done.stdout) == (0, True), done.stderr
+    assert "TOKEN_REVOKED" in run(running, "validate", "-a", "orders", given=second["token"]).stderr
+    done = run(running, "refresh", given=second["refresh_token"])
+    assert (done.returncode, "TOKEN_REVOKED" in done.stderr) == (3, True)
+    assert json.loads(run(running, "rotate", "--use", "refresh", "--json").stdout)["ring_revision"] == 2
+
+
 def a_key(**changes: object) -> Key:
     start = datetime(2026, 1, 1, tzinfo=UTC)
     key = Key(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sidecar.cli import calling, reading, screen
+from sidecar.cli import calling, reading, refresh
 from sidecar.cli.exits import Code
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--claims", metavar="FILE", help="a JSON object, carried over byte for byte; - is standard input"
     )
+    parser.add_argument("--refresh", action="store_true", help="also a refresh token, which carries this grant")
     calling.arguments(parser)
 
 
@@ -52,24 +53,7 @@ def run(args: argparse.Namespace) -> int:
             client_id=args.client_id,
             scopes=args.scope,
             claims=claims,
+            with_refresh_token=args.refresh,
         )
-    if args.json:
-        screen.write_json({name: getattr(issued, name) for name in type(issued).__dataclass_fields__})
-        return Code.OK
-    print(issued.token)
-    if screen.is_terminal():
-        rows = [
-            ("token id", issued.token_id),
-            ("key id", issued.key_id),
-            ("audiences", ", ".join(issued.audiences)),
-            ("scopes", " ".join(issued.scopes) or "none"),
-            (
-                "expires",
-                f"{screen.rfc3339(issued.expire_time)}, after {screen.left(issued.expire_time, issued.issue_time)}",
-            ),
-            ("size", f"{len(issued.token):,} characters"),
-        ]
-        out = screen.console()
-        out.print()
-        out.print(screen.facts(rows))
+    refresh.write(issued, as_json=args.json)
     return Code.OK

@@ -1,4 +1,4 @@
-"""`tokensidecar revoke`: end keys that are compromised, all tokens of a subject, or one token by its id."""
+"""`tokensidecar revoke`: end a token, one by its id, all of a subject, or keys that are compromised."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import argparse
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from sidecar.cli import calling, keys, screen
+from sidecar.cli import calling, keys, reading, screen
 from sidecar.cli.exits import Code
 
 if TYPE_CHECKING:
-    from tokensidecar import AdminClient
+    from tokensidecar import AdminClient, Revocation
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     one.add_argument("subject", metavar="SUBJECT", help="`sub` of the tokens")
     one.add_argument("--issued-before", metavar="TIME", type=_time, help="RFC 3339; default: now")
     _further(one)
+    one = what.add_parser("token", help="end the token in a file or on standard input; of a refresh token, its login")
+    one.add_argument("file", nargs="?", default="-", metavar="FILE", help="default: standard input")
+    one.add_argument("--reason", default="", help="for the audit log")
+    calling.arguments(one)
     one = what.add_parser("token-id", help="end one token by its id")
     one.add_argument("token_id", metavar="ID", help="`jti` of the token")
     one.add_argument(
@@ -33,8 +37,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Revoke; the exit code."""
+    if args.what == "token":
+        return _presented(args)
     with calling.admin_client(args.address) as admin:
         return _keys(admin, args) if args.what == "keys" else _tokens(admin, args)
+
+
+def _presented(args: argparse.Namespace) -> int:
+    token = reading.token(args.file)
+    with calling.client(args.address, args) as client:
+        return _told(client.revoke(token, reason=args.reason), args)
 
 
 def _keys(admin: AdminClient, args: argparse.Namespace) -> int:
@@ -54,6 +66,10 @@ def _tokens(admin: AdminClient, args: argparse.Namespace) -> int:
         held = admin.revoke_subject(args.profile, args.subject, issued_before=args.issued_before, reason=args.reason)
     else:
         held = admin.revoke_token_id(args.profile, args.token_id, expire_time=args.expire_time, reason=args.reason)
+    return _told(held, args)
+
+
+def _told(held: Revocation, args: argparse.Namespace) -> int:
     if args.json:
         screen.write_json({"revocation_revision": held.revision, "effective_time": held.effective_time})
     else:

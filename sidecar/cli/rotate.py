@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("--profile", default="", help='default: "default"')
-    parser.add_argument("--use", choices=("encryption", "signature"), help="default: both")
+    parser.add_argument(
+        "--use", choices=("encryption", "signature", "refresh"), help="default: encryption and signature"
+    )
     parser.add_argument(
         "--expect", type=int, default=0, metavar="REVISION", help="only if the ring is at this revision (see `keys`)"
     )
