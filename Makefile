@@ -32,7 +32,7 @@ test-all: setup-dev
 soak: setup-dev
 	@$(BIN)/python -m tests.model --runs 10000
 
-# Bad inputs of every kind, by coverage; SECONDS for each of eight targets.
+# Bad inputs of every kind, by coverage; SECONDS for each of nine targets.
 SECONDS ?= 60
 fuzz: setup-dev
 	@$(UV) run --quiet --no-sync --with atheris python -m tests.fuzz --seconds $(SECONDS)

@@ -44,6 +44,7 @@ from sidecar.stores import layout
 from sidecar.stores.sqlite import SqliteStore
 from sidecar.validate import Accepted
 from tests.forgeries import decode, encode
+from tests.fuzz import callers
 from tests.hand_clock import HandClock
 
 LIMIT = 0.05
@@ -101,7 +102,7 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 # Tokens: the text itself, and as the header of one.
 
-FORMS = (OWN, foreign(), foreign(frozenset({"x5c", "jku", "jwk", "nonce"})))
+FORMS = (OWN, callers.FORM, foreign(), foreign(frozenset({"x5c", "jku", "jwk", "nonce"})))
 
 
 def _gate(data: bytes) -> None:
@@ -414,6 +415,7 @@ TARGETS = {
     "files": Target(_files, (), _files_seeds),
     "sqlite": Target(_sqlite, (UnavailableStoreError,), _sqlite_seeds),
     "audit": Target(_audit, (), _audit_seeds),
+    "callers": Target(callers.run, (), callers.seeds),
     # The owner's own file, and the time that a list of all its problems takes goes with their square.
     "config": Target(_config, (config.ConfigError,), longest=3 * 1024),
 }
