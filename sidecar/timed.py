@@ -1,7 +1,7 @@
 """How long the store and the KMS take, and how they fail: measured at the port, once for every backend.
 
-The operations of the object itself are timed. A wrapper around it would hide what else it can do: `Telling`, `Passive` and `Ledger` are
-told by what a store has.
+The operations of the object itself are timed. A wrapper around it would hide what else it can do: `Telling`, `Passive`, `Ledger` and
+others are told by what a store has.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ OPERATIONS = {
     Port.STORE: (
         *("store_id", "now", "revisions", "load", "save", "scrub"),
         *("written", "heartbeat"),  # Passive
+        *("glance", "present", "members"),  # Glancing, Membered
         *("glance", "present", "members"),  # Glancing, Membered
         *("revoke", "revocations", "consume", "spend", "forget"),  # Ledger
     ),

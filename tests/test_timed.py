@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.backends import Passive
+from sidecar import backends, ports
 from sidecar.errors import UnavailableKmsError, UnavailableStoreError
 from sidecar.metrics import Metrics, Port
-from sidecar.timed import time_port
+from sidecar.timed import OPERATIONS, time_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,11 +70,24 @@ def metrics() -> Metrics:
     return Metrics(("default",), "0")
 
 
+def test_every_operation_of_a_port_is_timed_or_left_out_on_purpose() -> None:
+    left_out = {"alone", "close", "changed"}  # a lock, the end, and a wait for news
+    asked = {
+        name
+        for module in (ports, backends)
+        for protocol in vars(module).values()
+        if getattr(protocol, "_is_protocol", False) and protocol.__module__ == module.__name__
+        for name, member in vars(protocol).items()
+        if inspect.iscoroutinefunction(member)
+    }
+    assert asked - left_out == {name for names in OPERATIONS.values() for name in names}
+
+
 async def test_answers_go_through_and_are_counted(metrics: Metrics) -> None:
     store = OddStore()
     time_port(Port.STORE, (store, store), metrics, None)
     assert (await store.now(), await store.written()) == (12.0, 3.0)
-    assert isinstance(store, Passive)
+    assert isinstance(store, backends.Passive)
     for operation in ("now", "written"):
         assert value(metrics, "tokensidecar_store_duration_seconds_count", operation=operation) == 1
     assert value(metrics, "tokensidecar_store_errors_total", operation="now", reason="INTERNAL") == 0
