@@ -182,6 +182,7 @@ def elsewhere(keys: Keys, *, writable: bool) -> dict[Verb, str]:
         found[Verb.ISSUE] = (
             'this sidecar is a validator and cannot make tokens; Issue is served where keys.role is "issuer" or "both"'
         )
+        found[Verb.REFRESH] = found[Verb.ISSUE].replace("Issue", "Refresh")
     if Role.OPEN not in keys.keks:
         found[Verb.VALIDATE] = (
             'this sidecar is an issuer and cannot open tokens; Validate is served where keys.role is "validator" or "both"'

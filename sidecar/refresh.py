@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from hashlib import sha256
 
 from sidecar import claims as claims_, possession, refresh_tokens
 from sidecar.audit import Audit
@@ -28,6 +29,7 @@ from sidecar.errors import (
     InvalidTokenError,
     ReusedRefreshError,
     RevokedTokenError,
+    UnprovenPossessionError,
     Violation,
 )
 from sidecar.failpoints import failpoint
@@ -39,7 +41,7 @@ from sidecar.live import Found
 from sidecar.metrics import Metrics
 from sidecar.policy import Policy, Verb
 from sidecar.ports import FOREVER, Ended, Ledger, Revocation, Spending, Turn
-from sidecar.possession import Evidence
+from sidecar.possession import Evidence, Proven
 from sidecar.profile import refresh_ring, ring_owner
 from sidecar.refresh_tokens import Session
 from sidecar.replay import Replay
@@ -104,7 +106,7 @@ class Refresh:
                 decision.profile = counted.profile = genuine.profile
                 session = genuine.session
                 decision.facts = self._audit.named(subject=session.subject, token_id=session.token_id)
-                self._check(genuine, wish)
+                await self._check(genuine, wish)
                 self._draft(genuine, wish, token_id, self._keeper.now())  # what is refused must spend nothing
                 alive()
                 failpoint("refresh.judged")
@@ -138,7 +140,7 @@ class Refresh:
             Ended.FAMILY, digest_of(Ended.FAMILY, genuine.profile, session.family), FOREVER, math.ceil(until)
         )
 
-    def _check(self, genuine: Genuine, wish: Wish) -> None:
+    async def _check(self, genuine: Genuine, wish: Wish) -> None:
         session, settings, now = genuine.session, genuine.found.key.facts.settings, self._keeper.now()
         if session.issue_time > now + settings.leeway:
             raise EarlyTokenError
@@ -170,7 +172,17 @@ class Refresh:
         if bad:
             raise InvalidRequestError(*bad)
         if proven and proven.proof:
+            await self._take(genuine, proven, now)
+
+    async def _take(self, genuine: Genuine, proven: Proven, now: float) -> None:
+        """Take the proof once, here or for all of the store's sidecars, as the profile says."""
+        if genuine.found.profile.proof_replay != "fleet":
             self._replay.take(genuine.profile, proven.proof, proven.until, now)
+            return
+        known = sha256(b"dpop." + refresh_ring(genuine.profile).encode() + b"." + proven.proof).digest()[:16]
+        until = math.ceil(proven.until + 2 * genuine.found.key.facts.settings.max_skew)
+        if not await self._ledger.consume(known, b"", until):
+            raise UnprovenPossessionError(stage="possession.replayed")
 
     async def _spend(self, genuine: Genuine, wish: Wish, token_id: str) -> Issued:
         session, family = genuine.session, self.family(genuine)

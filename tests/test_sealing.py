@@ -18,7 +18,7 @@ from sidecar.jose import keys as jose_keys
 from sidecar.jose.keys import Material
 from sidecar.keyring import Answered, Key, KeyUse, Ring, Role, Settings
 from sidecar.kms.file import FileKms, make
-from sidecar.profile import DEFAULT
+from sidecar.profile import DEFAULT, refreshing
 from sidecar.sealing import Opened, open_ring, seal_ring
 
 STORE = "0123456789abcdef" * 2
@@ -96,6 +96,22 @@ async def test_each_role_gets_its_part_and_no_more(kms: CountingKms) -> None:
     assert opened.open[sealed.signature].public_bytes() == sealed.material[sealed.signature].public_bytes()
     for part in (opened.issue, opened.open):
         assert part[sealed.encryption].private_bytes() == sealed.material[sealed.encryption].private_bytes()
+
+
+async def test_key_of_refresh_tokens_is_the_issuers_alone(kms: CountingKms) -> None:
+    profile = refreshing(replace(DEFAULT, refresh_ttl=3600))
+    made = jose_keys.generate("A256KW")
+    settings = Settings.of(profile, KeyUse.REFRESH)
+    key = Key(made.key_id, KeyUse.REFRESH, made.algorithm, settings, NOW, NOW)
+    data_keys = await fresh_data_keys(dict.fromkeys(Role, kms), profile.name, STORE, NOW)
+    content = seal_ring(Ring(profile.name, 3, (key,)), {made.key_id: made}, data_keys)
+    for roles in ((Role.ISSUE,), tuple(Role)):
+        opened = await _open(content, kms, profile=profile.name, roles=roles)
+        assert opened.issue[made.key_id].private_bytes() == made.private_bytes()
+        assert not opened.open
+    validator = await _open(content, kms, profile=profile.name, roles=(Role.OPEN,))
+    assert (validator.ring.keys, dict(validator.open), dict(validator.issue)) == ((key,), {}, {})
+    assert json.loads(content)["parts"][made.key_id].keys() == {"issue"}
 
 
 async def test_compromised_key_has_no_parts(kms: CountingKms) -> None:
