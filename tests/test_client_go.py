@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes import COMMAND
 from tests.running import ROOT
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def test_client_works_with_a_real_sidecar(start_sidecar: StartSidecar) -> None:
         "TOKENSIDECAR_TEST_SOCKET": sidecar.app_socket,
         "TOKENSIDECAR_TEST_TCP": sidecar.app_tcp,
         "TOKENSIDECAR_TEST_ADMIN": sidecar.admin_socket,
+        "TOKENSIDECAR_TEST_FAKE": COMMAND,
     }
     told = run("go", "test", "-count=1", "-v", "./...", env=env)
     assert "--- PASS: TestSidecarRotatesWithoutLosingAToken" in told

@@ -114,7 +114,9 @@ def test_readme_compiles_and_package_installs(tmp_path: Path) -> None:
         "InvalidRequestError",
         "RejectedError",
         "TokenSidecarError",
+        "TokenSource",
         "UnavailableError",
         "connect",
         "connectAdmin",
+        "protect",
     ]

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
 	tokensidecar "tokensidecar.dev/go"
 )
 
@@ -79,6 +82,40 @@ func ExampleClient_Validate() {
 		}
 		fmt.Fprintf(w, "orders of %s at %s", token.Subject, claims.Tenant)
 	})
+}
+
+type Claims struct {
+	Tenant string `json:"tenant"`
+}
+
+func ExampleProtect() {
+	client, err := tokensidecar.Connect(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	protect := tokensidecar.Protect[Claims](client, []string{"orders"}, tokensidecar.RequireScopes("read"))
+	http.Handle("/orders", protect.Func(func(w http.ResponseWriter, r *http.Request, caller *tokensidecar.Authorized[Claims]) {
+		fmt.Fprintf(w, "orders of %s at %s", caller.Token.Subject, caller.Claims.Tenant)
+	}))
+	server := grpc.NewServer(grpc.UnaryInterceptor(protect.UnaryInterceptor()), grpc.StreamInterceptor(protect.StreamInterceptor()))
+	defer server.Stop()
+}
+
+func ExampleTokenSource() {
+	client, err := tokensidecar.Connect(context.Background())
+	if err != nil {
+		log.Fatal(err)
+	}
+	source := tokensidecar.NewTokenSource(client)
+	grant := tokensidecar.Grant{Subject: "orders", Audiences: []string{"billing"}, Scopes: []string{"read"}}
+	billing := &http.Client{Transport: source.Transport(grant, "https://billing:8443")}
+	connection, err := grpc.NewClient("billing:8444", grpc.WithTransportCredentials(credentials.NewTLS(nil)),
+		grpc.WithPerRPCCredentials(source.Credentials(grant)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer connection.Close()
+	defer billing.CloseIdleConnections()
 }
 
 func ExampleAdmin_Rotate() {

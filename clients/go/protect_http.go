@@ -88,7 +88,7 @@ func description(reason Reason) string {
 func (r *rules) challenge(w http.ResponseWriter, code int, parameters string) {
 	w.Header().Set("WWW-Authenticate", `Bearer realm="tokensidecar"`+parameters)
 	if r.origin != "" {
-		w.Header().Add("WWW-Authenticate", `DPoP realm="tokensidecar"`+parameters+`, algs="ES256"`)
+		w.Header().Add("WWW-Authenticate", `DPoP realm="tokensidecar"`+parameters+`, algs="ES256 ES384 EdDSA PS256 RS256"`)
 	}
 	http.Error(w, http.StatusText(code), code)
 }

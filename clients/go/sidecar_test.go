@@ -1,12 +1,21 @@
 package tokensidecar_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -293,5 +302,116 @@ func TestSidecarRejectsTokensOfARevokedKey(t *testing.T) {
 	fresh := issue(t, client, tokensidecar.IssueRequest{Subject: "user-17", Audiences: []string{"orders"}})
 	if _, err = client.Validate(t.Context(), tokensidecar.ValidateRequest{Token: fresh.Token, Audiences: []string{"orders"}}); err != nil || fresh.KeyID == bad.KeyID {
 		t.Errorf("its successor: %v", err)
+	}
+}
+
+func TestSidecarRevokesAToken(t *testing.T) {
+	client := connect(t, socketVariable)
+	token := issue(t, client, tokensidecar.IssueRequest{Subject: "user-17", Audiences: []string{"orders"}}).Token
+	revocation, err := client.Revoke(t.Context(), tokensidecar.RevokeRequest{Token: token, Reason: "logout"})
+	if err != nil || revocation.Revision == 0 || revocation.EffectiveTime.IsZero() {
+		t.Fatal(revocation, err)
+	}
+	_, err = client.Validate(t.Context(), tokensidecar.ValidateRequest{Token: token, Audiences: []string{"orders"}})
+	if reasonOf(err) != tokensidecar.ReasonTokenRevoked {
+		t.Error(err)
+	}
+	if _, err := client.Revoke(t.Context(), tokensidecar.RevokeRequest{Token: token}); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
+
+func TestSidecarEndsTheTokensOfASubjectAndOneByItsID(t *testing.T) {
+	client, admin := connect(t, socketVariable), connectAdmin(t, adminVariable)
+	one := issue(t, client, tokensidecar.IssueRequest{Subject: "revoked-1", Audiences: []string{"orders"}})
+	two := issue(t, client, tokensidecar.IssueRequest{Subject: "revoked-2", Audiences: []string{"orders"}})
+	if _, err := admin.RevokeSubject(t.Context(), tokensidecar.RevokeSubjectRequest{Profile: "default", Subject: "revoked-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := admin.RevokeTokenID(t.Context(), tokensidecar.RevokeTokenIDRequest{Profile: "default", TokenID: two.TokenID}); err != nil {
+		t.Fatal(err)
+	}
+	for _, issued := range []*tokensidecar.IssuedToken{one, two} {
+		_, err := client.Validate(t.Context(), tokensidecar.ValidateRequest{Token: issued.Token, Audiences: []string{"orders"}})
+		if reasonOf(err) != tokensidecar.ReasonTokenRevoked {
+			t.Error(err)
+		}
+	}
+}
+
+func TestSidecarJudgesCallsThatGoTogether(t *testing.T) {
+	client, err := tokensidecar.Connect(t.Context(), named(t, socketVariable), tokensidecar.WithCoalescing(), tokensidecar.WithValidateTimeout(10*time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	good := issue(t, client, tokensidecar.IssueRequest{Subject: "user-17", Audiences: []string{"orders"}}).Token
+	var group sync.WaitGroup
+	for i := range 100 {
+		group.Go(func() {
+			token := good
+			if i%2 == 0 {
+				token = "hello"
+			}
+			_, err := client.Validate(t.Context(), tokensidecar.ValidateRequest{Token: token, Audiences: []string{"orders"}})
+			if i%2 == 0 && reasonOf(err) != tokensidecar.ReasonTokenInvalid || i%2 == 1 && err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+}
+
+// A proof of RFC 9449 by a key of this test, over net/http, judged by the sidecar.
+func TestSidecarChecksPossessionForAProtectedRoute(t *testing.T) {
+	client := connect(t, socketVariable)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point, err := key.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	jwk := fmt.Sprintf(`{"crv":"P-256","kty":"EC","x":"%s","y":"%s"}`, encode(point[1:33]), encode(point[33:]))
+	thumbprint := sha256.Sum256([]byte(jwk))
+	token := issue(t, client, tokensidecar.IssueRequest{
+		Subject: "user-17", Audiences: []string{"orders"}, Confirmation: tokensidecar.Confirmation{JWKThumbprint: encode(thumbprint[:])},
+	}).Token
+	proof := func(url string) string {
+		hash := sha256.Sum256([]byte(token))
+		text := encode([]byte(`{"typ":"dpop+jwt","alg":"ES256","jwk":`+jwk+`}`)) + "." + encode(fmt.Appendf(nil,
+			`{"jti":"%s","htm":"GET","htu":"%s","iat":%d,"ath":"%s"}`, rand.Text(), url, time.Now().Unix(), encode(hash[:])))
+		digest := sha256.Sum256([]byte(text))
+		r, s, err := ecdsa.Sign(rand.Reader, key, digest[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		signature := make([]byte, 64)
+		r.FillBytes(signature[:32])
+		s.FillBytes(signature[32:])
+		return text + "." + encode(signature)
+	}
+	handler := tokensidecar.Protect[map[string]any](client, []string{"orders"}, tokensidecar.DPoP("https://api.example.com")).
+		Handler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	once := proof("https://api.example.com/orders")
+	for _, c := range []struct {
+		scheme, proof string
+		code          int
+	}{
+		{"DPoP", once, http.StatusNoContent},
+		{"DPoP", once, http.StatusUnauthorized}, // a replay
+		{"DPoP", proof("https://api.example.com/other"), http.StatusUnauthorized},
+		{"Bearer", proof("https://api.example.com/orders"), http.StatusUnauthorized},
+	} {
+		request := httptest.NewRequest(http.MethodGet, "/orders?page=2", nil)
+		request.Header.Set("Authorization", c.scheme+" "+token)
+		request.Header.Set("DPoP", c.proof)
+		answer := httptest.NewRecorder()
+		handler.ServeHTTP(answer, request)
+		if answer.Code != c.code {
+			t.Errorf("%s: %d, %q", c.scheme, answer.Code, answer.Header().Values("WWW-Authenticate"))
+		}
 	}
 }

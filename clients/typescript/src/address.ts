@@ -44,14 +44,20 @@ export function candidates(
   if (given !== undefined) return [parseAddress(given, "address")];
   const variable = env[VARIABLE[plane]];
   if (variable) return [parseAddress(variable, VARIABLE[plane])];
-  const runtimeDirectories = ["/run/tokensidecar"];
-  if (env.XDG_RUNTIME_DIR) runtimeDirectories.push(join(env.XDG_RUNTIME_DIR, "tokensidecar"));
-  if (uid !== undefined) runtimeDirectories.push(`/tmp/tokensidecar-${uid}`);
-  const sockets = runtimeDirectories.map((directory) => {
+  const sockets = runtimeDirectories(env, uid).map((directory) => {
     const path = join(directory, plane, `${plane}.sock`);
     return { ...parseAddress(`unix:${path}`, "address"), foundAt: path };
   });
   return [...sockets, parseAddress(`127.0.0.1:${PORT[plane]}`, "address")];
+}
+
+/** Where a sidecar may have put its sockets, in the order in which it chooses. */
+function runtimeDirectories(env: NodeJS.ProcessEnv, uid: number | undefined): string[] {
+  if (env.TOKENSIDECAR_RUNTIME_DIR) return [env.TOKENSIDECAR_RUNTIME_DIR];
+  const directories = ["/run/tokensidecar"];
+  if (env.XDG_RUNTIME_DIR) directories.push(join(env.XDG_RUNTIME_DIR, "tokensidecar"));
+  if (uid !== undefined) directories.push(`/tmp/tokensidecar-${uid}`);
+  return directories;
 }
 
 /**

@@ -1,9 +1,10 @@
-// The admin plane: rotate, list and revoke keys. Never key material.
+// The admin plane: rotate, list and revoke keys; revoke tokens. Never key material.
 
 import { randomUUID } from "node:crypto";
-import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { CallOptions, Channel } from "./channel.js";
 import { requiredDate } from "./time.js";
+import { type Revocation, revoked } from "./tokens.js";
 import * as v1 from "./tokensidecar/v1/index.js";
 
 /** What a key does: encryption is the outer layer, signature the inner one, refresh seals refresh tokens. */
@@ -78,6 +79,28 @@ export interface KeyRevocation {
   readonly effectiveTime: Date;
 }
 
+/** Whose tokens to end. */
+export interface RevokeSubjectRequest {
+  readonly profile: string;
+  /** `sub`. */
+  readonly subject: string;
+  /** Tokens with `iat` up to this time; absent: now. */
+  readonly issuedBefore?: Date;
+  /** For the audit log; at most 256 characters. */
+  readonly reason?: string;
+}
+
+/** Which token to end. */
+export interface RevokeTokenIdRequest {
+  readonly profile: string;
+  /** `jti`. */
+  readonly tokenId: string;
+  /** `exp`; absent: now and the profile's maximum lifetime. */
+  readonly expireTime?: Date;
+  /** For the audit log; at most 256 characters. */
+  readonly reason?: string;
+}
+
 /** A sidecar's admin plane. Made by `connectAdmin`. All throw InvalidRequestError, DeniedError, UnavailableError. */
 export class TokenSidecarAdmin {
   readonly #channel: Channel;
@@ -129,6 +152,22 @@ export class TokenSidecarAdmin {
       ringRevision: answer.ringRevision,
       effectiveTime: requiredDate(answer.effectiveTime),
     };
+  }
+
+  /** Ends all tokens of a subject issued up to a time, refresh families included. */
+  async revokeSubject(request: RevokeSubjectRequest, options?: CallOptions): Promise<Revocation> {
+    const { revokeSubject } = v1.AdminService.method;
+    const { profile, subject, issuedBefore, reason = "" } = request;
+    const init = { profile, subject, reason, ...(issuedBefore && { issuedBefore: timestampFromDate(issuedBefore) }) };
+    return revoked(await this.#channel.call(revokeSubject, init, this.#timeoutMs, options));
+  }
+
+  /** Ends one token, named by its id. */
+  async revokeTokenId(request: RevokeTokenIdRequest, options?: CallOptions): Promise<Revocation> {
+    const { revokeTokenId } = v1.AdminService.method;
+    const { profile, tokenId, expireTime, reason = "" } = request;
+    const init = { profile, tokenId, reason, ...(expireTime && { expireTime: timestampFromDate(expireTime) }) };
+    return revoked(await this.#channel.call(revokeTokenId, init, this.#timeoutMs, options));
   }
 
   /** Ends the connection; later calls fail. */

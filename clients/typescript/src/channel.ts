@@ -1,8 +1,17 @@
 // One connection to a sidecar, and one way to call it: typed by the generated stubs, with a deadline, cancellable.
 
+import { randomUUID } from "node:crypto";
 import type { DescMessage, DescMethodUnary, MessageInitShape, MessageShape } from "@bufbuild/protobuf";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type ChannelOptions, Client, credentials, Metadata, type ServiceError, status } from "@grpc/grpc-js";
+import {
+  type ChannelCredentials,
+  type ChannelOptions,
+  Client,
+  credentials,
+  Metadata,
+  type ServiceError,
+  status,
+} from "@grpc/grpc-js";
 import { fromStatus, UnavailableError } from "./errors.js";
 
 /** For one call. */
@@ -11,15 +20,19 @@ export interface CallOptions {
   readonly timeoutMs?: number;
   /** Cancels the call; it then throws the signal's reason. */
   readonly signal?: AbortSignal;
+  /** Names the call in the sidecar's log. Absent: a fresh one. */
+  readonly logId?: string;
 }
 
-// What may be repeated on UNAVAILABLE, and on the CANCELLED of a server that ends, within the call's deadline: reads, and what carries a request id, which stays the same.
+// What may be repeated on UNAVAILABLE, and on the CANCELLED of a server that ends, within the call's deadline: reads, what carries a
+// request id, which stays the same, and Refresh, whose grace is longer than its deadline.
 const RETRIES = {
   methodConfig: [
     {
       name: [
         { service: "tokensidecar.v1.TokenService", method: "Validate" },
         { service: "tokensidecar.v1.TokenService", method: "BatchValidate" },
+        { service: "tokensidecar.v1.TokenService", method: "Refresh" },
         { service: "tokensidecar.v1.TokenService", method: "Rotate" },
         { service: "tokensidecar.v1.AdminService", method: "ListKeys" },
       ],
@@ -56,13 +69,22 @@ export class Channel {
   constructor(
     target: string,
     private readonly firstTimeoutMs: number,
+    secure?: ChannelCredentials,
+    serverName = "localhost",
   ) {
-    this.#client = new Client(target, credentials.createInsecure(), OPTIONS);
+    const named = { "grpc.default_authority": serverName, "grpc.ssl_target_name_override": serverName };
+    const options = secure ? { ...OPTIONS, ...named } : OPTIONS;
+    this.#client = new Client(target, secure ?? credentials.createInsecure(), options);
   }
 
   /** True as soon as a gRPC connection stands, false if none does within `ms` milliseconds. */
   ready(ms: number): Promise<boolean> {
     return new Promise((resolve) => this.#client.waitForReady(Date.now() + ms, (error) => resolve(!error)));
+  }
+
+  /** How long a call may take that begins now, in milliseconds. */
+  timeoutMs(defaultTimeoutMs: number, options: CallOptions): number {
+    return options.timeoutMs ?? Math.max(defaultTimeoutMs, this.#answered ? 0 : this.firstTimeoutMs);
   }
 
   /** Throws TokenSidecarError, or the signal's reason. */
@@ -77,16 +99,16 @@ export class Channel {
     if (this.#closed) {
       throw new UnavailableError("this client is closed", status.UNAVAILABLE, "ERROR_REASON_UNSPECIFIED");
     }
-    const least = this.#answered ? 0 : this.firstTimeoutMs;
-    const timeoutMs = options.timeoutMs ?? Math.max(defaultTimeoutMs, least);
+    const timeoutMs = this.timeoutMs(defaultTimeoutMs, options);
+    const requestId = options.logId ?? randomUUID();
     const bytes = toBinary(method.input, create(method.input, request));
     try {
-      const answer = await this.#unary(method, bytes, Date.now() + timeoutMs, signal);
+      const answer = await this.#unary(method, bytes, Date.now() + timeoutMs, requestId, signal);
       this.#answered = true;
       return answer;
     } catch (error) {
       signal?.throwIfAborted();
-      throw fromStatus(error as ServiceError);
+      throw fromStatus(error as ServiceError, requestId);
     }
   }
 
@@ -99,15 +121,18 @@ export class Channel {
     method: DescMethodUnary<I, O>,
     request: Uint8Array,
     deadline: number,
+    requestId: string,
     signal: AbortSignal | undefined,
   ): Promise<MessageShape<O>> {
+    const metadata = new Metadata();
+    metadata.set("x-request-id", requestId);
     return new Promise((resolve, reject) => {
       const call = this.#client.makeUnaryRequest(
         `/${method.parent.typeName}/${method.name}`,
         (bytes: Uint8Array) => Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength),
         (bytes: Buffer) => fromBinary(method.output, bytes),
         request,
-        new Metadata(),
+        metadata,
         { deadline },
         (error, answer) => {
           signal?.removeEventListener("abort", cancel);

@@ -11,6 +11,9 @@ export type Reason = keyof typeof ErrorReason;
 export class TokenSidecarError extends Error {
   override readonly name: string = "TokenSidecarError";
 
+  /** Finds the call in the sidecar's log, if it got there. Absent for a request that this client refused. */
+  readonly requestId?: string;
+
   /** `code`: the gRPC status code. `message` never quotes a token. */
   constructor(
     message: string,
@@ -59,15 +62,16 @@ export class InvalidRequestError extends TokenSidecarError {
 }
 
 /** The error of a unary call. */
-export function fromStatus(error: ServiceError): TokenSidecarError {
+export function fromStatus(error: ServiceError, requestId: string): TokenSidecarError {
   const details = readDetails(error.metadata);
-  return build(error.code, knownReason(details.reason), error.details, details.fields, details.retryAfterMs);
+  const built = build(error.code, knownReason(details.reason), error.details, details.fields, details.retryAfterMs);
+  return Object.assign(built, { requestId });
 }
 
 /** The error of one item of a batch. */
-export function fromItem(item: ItemError): TokenSidecarError {
+export function fromItem(item: ItemError, requestId: string): TokenSidecarError {
   const fields = item.field ? [{ field: item.field, description: item.message }] : [];
-  return build(item.code, knownReason(ErrorReason[item.reason]), item.message, fields);
+  return Object.assign(build(item.code, knownReason(ErrorReason[item.reason]), item.message, fields), { requestId });
 }
 
 function knownReason(name: string | undefined): Reason {

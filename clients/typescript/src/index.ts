@@ -6,21 +6,16 @@ export type {
   KeyState,
   KeyUse,
   RevokeKeysRequest,
+  RevokeSubjectRequest,
+  RevokeTokenIdRequest,
   RotateRequest,
   Rotation,
   TokenSidecarAdmin,
 } from "./admin.js";
 export type { CallOptions } from "./channel.js";
 export type { Claims, ClaimValue } from "./claims.js";
-export type {
-  IssuedToken,
-  IssueRequest,
-  Result,
-  TokenSidecar,
-  ValidatedToken,
-  ValidateRequest,
-} from "./client.js";
-export { type ConnectOptions, connect, connectAdmin } from "./connect.js";
+export type { Result, TokenSidecar } from "./client.js";
+export { type ConnectOptions, connect, connectAdmin, type TlsOptions } from "./connect.js";
 export type { FieldViolation } from "./details.js";
 export {
   DeniedError,
@@ -30,3 +25,17 @@ export {
   TokenSidecarError,
   UnavailableError,
 } from "./errors.js";
+export { type Authorized, type Protection, type ProtectOptions, protect } from "./protect.js";
+export { type Grant, TokenSource } from "./source.js";
+export type {
+  Confirmation,
+  DpopProof,
+  IssuedToken,
+  IssueRequest,
+  Possession,
+  RefreshRequest,
+  Revocation,
+  RevokeRequest,
+  ValidatedToken,
+  ValidateRequest,
+} from "./tokens.js";

@@ -38,7 +38,7 @@ type FakeKey = MessageInitShape<typeof v1.KeySchema> & { keyId: string; state: v
 
 export class FakeSidecar {
   /** Every request so far, oldest first, by the name of its method. */
-  readonly asked: { method: string; request: unknown; authority: string }[] = [];
+  readonly asked: { method: string; request: unknown; authority: string; logId: string }[] = [];
   /** Thrown, one after the other, by the next calls. */
   readonly refusals: Refusal[] = [];
   /** Milliseconds before each answer. */
@@ -69,6 +69,32 @@ export class FakeSidecar {
 
   /** Starts to listen; after `stop`, again at the same addresses, with the same tokens. */
   async start(): Promise<void> {
+    const app = this.#app();
+    const admin = new grpc.Server();
+    admin.addService(definition(v1.TokenService), {
+      rotate: this.#handle(v1.TokenService.method.rotate, (request) => this.#rotate(request)),
+    });
+    admin.addService(definition(v1.AdminService), {
+      listKeys: this.#handle(v1.AdminService.method.listKeys, (request) => this.#listKeys(request)),
+      revokeKeys: this.#handle(v1.AdminService.method.revokeKeys, (request) => this.#revokeKeys(request)),
+      revokeSubject: this.#handle(v1.AdminService.method.revokeSubject, () => this.#revoked()),
+      revokeTokenId: this.#handle(v1.AdminService.method.revokeTokenId, () => this.#revoked()),
+    });
+    await bind(app, this.appSocket);
+    await bind(admin, this.adminSocket);
+    this.appTcp = `127.0.0.1:${await bind(app, this.appTcp)}`;
+    this.adminTcp = `127.0.0.1:${await bind(admin, this.adminTcp)}`;
+    this.#servers = [app, admin];
+  }
+
+  /** The app plane once more, with other credentials; gives its address. */
+  async serveTls(credentials: grpc.ServerCredentials): Promise<string> {
+    const app = this.#app();
+    this.#servers.push(app);
+    return `127.0.0.1:${await bind(app, "127.0.0.1:0", credentials)}`;
+  }
+
+  #app(): grpc.Server {
     const app = new grpc.Server();
     app.addService(definition(v1.TokenService), {
       issue: this.#handle(v1.TokenService.method.issue, (request) => this.#issue(request)),
@@ -79,20 +105,15 @@ export class FakeSidecar {
       batchValidate: this.#handle(v1.TokenService.method.batchValidate, ({ requests }) => ({
         results: requests.map((request) => ({ result: item(() => this.#validate(request)) })),
       })),
+      refresh: this.#handle(v1.TokenService.method.refresh, ({ audiences }) => ({
+        tokens: {
+          ...this.#issue(create(v1.IssueRequestSchema, { subject: "user-7", audiences })),
+          refreshToken: "next",
+        },
+      })),
+      revoke: this.#handle(v1.TokenService.method.revoke, () => this.#revoked()),
     });
-    const admin = new grpc.Server();
-    admin.addService(definition(v1.TokenService), {
-      rotate: this.#handle(v1.TokenService.method.rotate, (request) => this.#rotate(request)),
-    });
-    admin.addService(definition(v1.AdminService), {
-      listKeys: this.#handle(v1.AdminService.method.listKeys, (request) => this.#listKeys(request)),
-      revokeKeys: this.#handle(v1.AdminService.method.revokeKeys, (request) => this.#revokeKeys(request)),
-    });
-    await bind(app, this.appSocket);
-    await bind(admin, this.adminSocket);
-    this.appTcp = `127.0.0.1:${await bind(app, this.appTcp)}`;
-    this.adminTcp = `127.0.0.1:${await bind(admin, this.adminTcp)}`;
-    this.#servers = [app, admin];
+    return app;
   }
 
   /** Ends every connection and stops listening. */
@@ -112,7 +133,12 @@ export class FakeSidecar {
     answer: (request: MessageShape<I>) => MessageInitShape<O>,
   ): grpc.handleUnaryCall<MessageShape<I>, MessageShape<O>> {
     return async (call, callback) => {
-      this.asked.push({ method: method.name, request: call.request, authority: call.getHost() });
+      this.asked.push({
+        method: method.name,
+        request: call.request,
+        authority: call.getHost(),
+        logId: String(call.metadata.get("x-request-id")),
+      });
       const refusal = this.refusals.shift();
       if (this.delayMs > 0) await sleep(this.delayMs);
       try {
@@ -174,6 +200,7 @@ export class FakeSidecar {
         claimsJson,
         keyId: key.keyId,
         ringRevision: this.#revision,
+        ...(request.confirmation && { confirmation: request.confirmation }),
       },
     });
     return { token, tokenId, keyId: key.keyId, ...times, audiences, scopes };
@@ -185,6 +212,7 @@ export class FakeSidecar {
     const opens = this.#keys.find((key) => key.keyId === grant?.keyId)?.state !== v1.KeyState.COMPROMISED;
     if (!grant || !opens) throw rejected("TOKEN_INVALID");
     if (grant.exp <= Date.now() / 1000) throw rejected("TOKEN_EXPIRED");
+    if (grant.answer.confirmation && !request.possession) throw rejected("TOKEN_POSSESSION_UNPROVEN");
     if (!request.audiences.some((name) => grant.answer.audiences?.includes(name))) {
       throw rejected("TOKEN_AUDIENCE_MISMATCH");
     }
@@ -226,6 +254,10 @@ export class FakeSidecar {
     this.#succeed(named.filter((key) => key.state === v1.KeyState.ACTIVE).map((key) => key.keyUse));
     for (const key of named) Object.assign(key, { state: v1.KeyState.COMPROMISED, compromiseTime: now });
     return { keys: this.#facts(), ringRevision: this.#revision, effectiveTime: now };
+  }
+
+  #revoked() {
+    return { revocationRevision: 7n, effectiveTime: timestampFromDate(new Date(1_900_000_000_000)) };
   }
 
   #succeed(uses: readonly v1.KeyUse[]): void {
@@ -294,11 +326,13 @@ function definition(service: DescService): grpc.ServiceDefinition {
   return Object.fromEntries(methods);
 }
 
-function bind(server: grpc.Server, address: string): Promise<number> {
+function bind(
+  server: grpc.Server,
+  address: string,
+  credentials = grpc.ServerCredentials.createInsecure(),
+): Promise<number> {
   return new Promise((resolve, reject) =>
-    server.bindAsync(address, grpc.ServerCredentials.createInsecure(), (error, port) =>
-      error ? reject(error) : resolve(port),
-    ),
+    server.bindAsync(address, credentials, (error, port) => (error ? reject(error) : resolve(port))),
   );
 }
 
