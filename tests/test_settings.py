@@ -139,7 +139,7 @@ async def _history(fleet: Fleet, steps: list[tuple[int, str, float]], other: Pro
             await fleet_of[who].refresh()
         else:
             await _change(fleet_of[who], what)
-        issued = [(use, _issuer(fleet_of[i], use)) for i in (0, 1, 2) for use in KeyUse]
+        issued = [(use, _issuer(fleet_of[i], use)) for i in (0, 1, 2) for use in last.uses()]
         ring = fleet_of[who].rings()["default"]
         if fleet.disk.documents["default"].revision == ring.revision:
             _check_step(last, ring)
@@ -147,7 +147,7 @@ async def _history(fleet: Fleet, steps: list[tuple[int, str, float]], other: Pro
         assert fleet.disk.documents["default"].revision >= highest
         highest = fleet.disk.documents["default"].revision
         now = fleet.clock.wall()
-        for use in KeyUse:
+        for use in last.uses():
             assert [key.state(now) for key in last.keys if key.use is use].count(KeyState.ACTIVE) == 1
         # What anybody may issue with, a validator opens, as it is or after one look.
         for use, key_id in issued:
@@ -195,7 +195,7 @@ def _check_step(before: Ring, after: Ring) -> None:
             continue
         assert found.activate_time <= key.activate_time
         assert (found.compromise_time is not None) >= (key.compromise_time is not None)
-    for use in KeyUse:
+    for use in after.uses():
         newest, was = after.newest(use), before.newest(use)
         assert newest is not None
         assert was is None or newest.settings.revision >= was.settings.revision

@@ -16,7 +16,6 @@ import pytest
 from sidecar.backends import open_kms, open_store
 from sidecar.clocks import SystemClock
 from sidecar.config import load
-from sidecar.keyring import KeyUse
 from sidecar.sealing import open_ring
 from tests.fleet.fleet import Fleet
 from tests.running import ROOT
@@ -95,7 +94,7 @@ def run(running: list[subprocess.Popen[str]], rounds: int) -> int:
 def check(ring: Ring, revision: int) -> None:
     """No two keys of one use are ever active at once, and none but the newest is without an end."""
     assert ring.revision == revision
-    for use in KeyUse:
+    for use in ring.uses():
         keys = sorted((key for key in ring.keys if key.use is use), key=lambda key: key.activate_time)
         for one, following in pairwise(keys):
             assert one.retire_time == following.activate_time
