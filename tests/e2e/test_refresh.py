@@ -16,6 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from tokensidecar.v1 import admin_service_pb2 as admin_pb, keys_pb2, token_service_pb2 as pb
 
 from sidecar import refresh
+from tests.dpop import Presenter
 from tests.e2e.calls import SECONDS, Plane, refused
 
 if TYPE_CHECKING:
@@ -270,13 +271,31 @@ def test_refresh_keys_are_listed_rotated_and_revoked(app: Plane, admin: Plane) -
 def test_bound_grant_is_traded_to_who_holds_its_key(app: Plane) -> None:
     thumbprint = base64.urlsafe_b64encode(b"t" * 32).rstrip(b"=").decode()
     first = begin(app, confirmation=pb.Confirmation(certificate_thumbprint_sha256=thumbprint))
-    other = thumbprint[::-1].replace("=", "A")
     assert reason(app, first.refresh_token) == "TOKEN_POSSESSION_UNPROVEN"
     held = pb.Possession(certificate_thumbprint_sha256=thumbprint)
     second = trade(app, first.refresh_token, possession=held)
     app.accepts(second.token, possession=held)
     assert rejected(app, second.token) == "TOKEN_POSSESSION_UNPROVEN"
-    assert other != thumbprint
+
+
+@pytest.mark.parametrize("replay", ["local", "fleet"])
+def test_grant_bound_to_a_proof_key_is_traded_with_a_fresh_proof(start_sidecar: StartSidecar, replay: str) -> None:
+    running = start_sidecar(CONFIG.replace("refresh_ttl", f'proof_replay = "{replay}"\nrefresh_ttl', 1))
+    presenter, url = Presenter(), "https://orders.example/refresh"
+
+    def proven(**claims: object) -> pb.Possession:
+        text = presenter.proof("", "POST", url, ath=None, **claims)
+        return pb.Possession(dpop=pb.DpopProof(proof=text, method="POST", url=url))
+
+    with Plane(running.app_socket) as app:
+        first = begin(app, confirmation=pb.Confirmation(jwk_thumbprint_sha256=presenter.thumbprint))
+        used = proven()
+        second = trade(app, first.refresh_token, possession=used)
+        assert reason(app, second.refresh_token, possession=used) == "TOKEN_POSSESSION_UNPROVEN"
+        thief = Presenter().proof("", "POST", url, ath=None)
+        stolen = pb.Possession(dpop=pb.DpopProof(proof=thief, method="POST", url=url))
+        assert reason(app, second.refresh_token, possession=stolen) == "TOKEN_POSSESSION_UNPROVEN"
+        trade(app, second.refresh_token, possession=proven())
 
 
 def test_login_lasts_no_longer_than_its_longest_time(start_sidecar: StartSidecar) -> None:
