@@ -32,6 +32,7 @@ TIMES = """
 [profiles.default]
 issuer = "urn:tokensidecar:local"
 audiences = ["orders"]
+refresh_ttl = "1h"
 
 [keys]
 propagation = "2s"
@@ -154,10 +155,16 @@ def test_no_secret_is_left_anywhere(odd: tuple[RunningSidecar, Path], collector:
         assert insider.signature is not None
         inner = insider.sign(insider.payload(sub=subject, **claims))
         tokens += [insider.wrap(inner.encode())]
-        for number, token in enumerate(tokens):
+        login = call(app.issue, pb.IssueRequest(**grant, with_refresh_token=True))
+        tokens += [login.token, login.refresh_token]
+
+        def mark_token(token: str, number: int) -> None:
             for index, segment in enumerate(token.split(".")[1:]):
                 if len(segment) > 20:
                     marks.values[f"segment {index + 1} of token {number}"] = segment.encode()
+
+        for number, token in enumerate(tokens):
+            mark_token(token, number)
         marks.values["inner signature"] = inner.rsplit(".", 1)[1].encode()
 
         def every_call() -> None:
@@ -167,7 +174,9 @@ def test_no_secret_is_left_anywhere(odd: tuple[RunningSidecar, Path], collector:
                     call(app.validate, pb.ValidateRequest(**check, with_claims=True))
                     call(app.batch_validate, pb.BatchValidateRequest(requests=[pb.ValidateRequest(**check)] * 2))
                 call(admin.validate, pb.ValidateRequest(token=token, audiences=["orders"]))
-                call(app.refresh, pb.RefreshRequest(refresh_token=token))
+                if refreshed := call(app.refresh, pb.RefreshRequest(refresh_token=token)):
+                    mark_token(refreshed.tokens.token, 100)
+                    mark_token(refreshed.tokens.refresh_token, 101)
                 call(app.revoke, pb.RevokeRequest(token=f"{token}x"))
                 call(admin.revoke_subject, admin_pb.RevokeSubjectRequest(subject=token))
                 call(admin.revoke_token_id, admin_pb.RevokeTokenIdRequest(token_id=token))
@@ -257,5 +266,6 @@ def test_no_secret_is_left_anywhere(odd: tuple[RunningSidecar, Path], collector:
     for large in ("ended: stderr", "ended: audit.jsonl", "traces"):
         assert len(marks.left[large]) > 10_000, large
     assert len(errors) > 100
+    assert {"segment 3 of token 100", "segment 3 of token 101"} <= marks.values.keys()  # one was refreshed
     assert [path for path in marks.left if "core" in path] == []
     assert marks.found() == []
