@@ -30,7 +30,7 @@ const (
 	adminVariable  = "TOKENSIDECAR_TEST_ADMIN"
 )
 
-func named(t *testing.T, variable string) tokensidecar.Option {
+func named(t testing.TB, variable string) tokensidecar.Option {
 	t.Helper()
 	address := os.Getenv(variable)
 	if address == "" {
