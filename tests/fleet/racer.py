@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from sidecar import logs
 from sidecar.backends import open_kms, open_store
 from sidecar.config import load
 from sidecar.errors import SidecarError
 from sidecar.keeper import Keeper
-from sidecar.ports import Store
+from sidecar.ports import Glance, Store
 
 
 class FutureClock:
@@ -33,6 +35,20 @@ class FutureClock:
         return time.clock_gettime(time.CLOCK_BOOTTIME) + self.days * 86400
 
 
+def move(store: Any, clock: FutureClock) -> None:
+    """A server has a clock of its own, which is not days ahead."""
+    now, glance = store.now, store.glance
+
+    async def now_ahead() -> float:
+        return float(await now()) + clock.days * 86400
+
+    async def glance_ahead() -> Glance:
+        seen = await glance()
+        return replace(seen, time=seen.time + clock.days * 86400)
+
+    store.now, store.glance = now_ahead, glance_ahead
+
+
 async def race(config_file: str, cluster: list[str]) -> None:
     logs.configure("error")
     config, clock = load(config_file, {}), FutureClock()
@@ -44,6 +60,8 @@ async def race(config_file: str, cluster: list[str]) -> None:
         store = await KubernetesStore.open(*config.keys.secret, clock, server=server, token=Path(token), ca=Path(ca))
     else:
         store = await open_store(config.keys, clock, keeping=True)
+    if config.keys.scheme == "postgresql":
+        move(store, clock)
     keeper = Keeper(config.profiles, store, await open_kms(config.keys, store), clock)
     await keeper.start()
     print("ready", flush=True)

@@ -18,11 +18,13 @@ from sidecar.clocks import SystemClock
 from sidecar.config import load
 from sidecar.sealing import open_ring
 from tests.fleet.fleet import Fleet
+from tests.postgres import NEEDS
 from tests.running import ROOT
 from tests.stores.clusters import NAMESPACE, RealCluster, StandIn
 
 if TYPE_CHECKING:
     from sidecar.keyring import Ring
+    from tests.postgres import Postgres
     from tests.stores.clusters import Cluster
 
 RACERS = 10
@@ -120,6 +122,19 @@ def test_of_ten_processes_that_rotate_at_once_one_wins_each_time(fleet: Fleet, s
     file.write_text(fleet.config("both", store=f"{scheme}:{place}"))
     with racers(str(file)) as running:
         revision = run(running, ROUNDS)
+    check(asyncio.run(stored(str(file))), revision)
+
+
+@pytest.mark.needs(NEEDS)
+def test_the_same_on_postgresql(fleet: Fleet, postgres: Postgres) -> None:
+    name = postgres.emptied()
+    file = fleet.directory / "config.toml"
+    file.write_text(
+        fleet.config("both", store=postgres.url(name))
+        + f'[keys.postgresql]\npassword_file = "{postgres.password_file("keeper")}"\n'
+    )
+    with racers(str(file)) as running:
+        revision = run(running, ROUNDS if ALL else API_ROUNDS)
     check(asyncio.run(stored(str(file))), revision)
 
 

@@ -66,7 +66,8 @@ class Proxy:
 
         tasks = [asyncio.create_task(down()), asyncio.create_task(up())]
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            with contextlib.suppress(asyncio.CancelledError):  # the end of the test
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in tasks:
                 each.cancel()
