@@ -40,7 +40,7 @@ from tests.running import RunningSidecar, free_port
 
 HERE = Path(__file__).parent
 ROUNDS = 5
-LATENCY_REQUESTS, LOAD_REQUESTS = 1_000, 5_000
+LATENCY_REQUESTS, LOAD_REQUESTS = 500, 2_000
 MODES = ("strip", "claims", "phantom", "pass")
 NONE, EMPTY = "no ext_authz", "empty ext_authz"
 

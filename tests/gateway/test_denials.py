@@ -78,6 +78,13 @@ def test_expired_and_foreign_tokens_look_like_forged_ones(stack: Stack, app: App
     assert ask(stack.envoy.port, "/claims/a", bearer(signed)).status == 401
 
 
+def test_a_revoked_token_is_401_at_once(stack: Stack) -> None:
+    token = stack.token()
+    assert ask(stack.envoy.port, "/claims/a", bearer(token)).status == 200
+    stack.plane.revoke(pb.RevokeRequest(token=token), timeout=20)
+    assert ask(stack.envoy.port, "/claims/a", bearer(token)).body == b"invalid_token\n"
+
+
 def test_a_missing_scope_is_403_and_named(stack: Stack, app: App) -> None:
     answer = ask(stack.envoy.port, "/admin/a", bearer(stack.token(scopes=["orders.read"])))
     assert answer.status == 403
