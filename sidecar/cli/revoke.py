@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     """Revoke; the exit code."""
     if args.what == "token":
         return _presented(args)
-    with calling.admin_client(args.address) as admin:
+    with calling.admin_client(args.address, args) as admin:
         return _keys(admin, args) if args.what == "keys" else _tokens(admin, args)
 
 
