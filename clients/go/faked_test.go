@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,13 +22,13 @@ import (
 const fakeVariable = "TOKENSIDECAR_TEST_FAKE"
 
 // startFake gives a client of a fake sidecar that ends with the test, and the fake's own service.
-func startFake(t *testing.T) (*tokensidecar.Client, fakepb.FakeServiceClient) {
+func startFake(t *testing.T, arguments ...string) (*tokensidecar.Client, fakepb.FakeServiceClient) {
 	t.Helper()
 	command := os.Getenv(fakeVariable)
 	if command == "" {
 		t.Skipf("needs the command tokensidecar, named by %s", fakeVariable)
 	}
-	process := exec.Command(command, "fake", "--free-ports", "--until-eof")
+	process := exec.Command(command, append([]string{"fake", "--free-ports", "--until-eof"}, arguments...)...)
 	process.Stderr = os.Stderr
 	alive, err := process.StdinPipe()
 	if err != nil {
@@ -50,7 +51,8 @@ func startFake(t *testing.T) (*tokensidecar.Client, fakepb.FakeServiceClient) {
 	if err := json.NewDecoder(output).Decode(&where); err != nil {
 		t.Fatal(err)
 	}
-	client, err := tokensidecar.Connect(t.Context(), tokensidecar.WithAddress(where.App), tokensidecar.WithValidateTimeout(5*time.Second))
+	client, err := tokensidecar.Connect(t.Context(), tokensidecar.WithAddress(where.App),
+		tokensidecar.WithValidateTimeout(5*time.Second), tokensidecar.WithTimeout(5*time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,5 +95,34 @@ func TestAFailureThatIsPlannedIsMetAndIsOver(t *testing.T) {
 	}
 	if _, err := client.Validate(t.Context(), request); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestARefreshWhoseReplyIsLostCostsNothingAndASpentTokenEndsItsFamily(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "config.toml")
+	text := "[profiles.default]\nissuer = \"https://a.example\"\naudiences = [\"orders\"]\nrefresh_ttl = \"7d\"\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	client, fake := startFake(t, "--config", config)
+	first := issue(t, client, tokensidecar.IssueRequest{Subject: "ada", Audiences: []string{"orders"}, WithRefreshToken: true})
+	lost := &fakepb.Failure{Method: "Refresh", Reason: pb.ErrorReason_STORE_UNAVAILABLE, Count: 1, AfterEffect: true}
+	if _, err := fake.SetFailures(t.Context(), &fakepb.SetFailuresRequest{Failures: []*fakepb.Failure{lost}}); err != nil {
+		t.Fatal(err)
+	}
+	second, err := client.Refresh(t.Context(), tokensidecar.RefreshRequest{RefreshToken: first.RefreshToken})
+	if err != nil || second.RefreshToken == "" || second.RefreshToken == first.RefreshToken {
+		t.Fatal(second, err)
+	}
+	third, err := client.Refresh(t.Context(), tokensidecar.RefreshRequest{RefreshToken: second.RefreshToken})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Refresh(t.Context(), tokensidecar.RefreshRequest{RefreshToken: first.RefreshToken}); reasonOf(err) != tokensidecar.ReasonRefreshReused {
+		t.Errorf("spent: %v", err)
+	}
+	_, err = client.Validate(t.Context(), tokensidecar.ValidateRequest{Token: third.Token, Audiences: []string{"orders"}})
+	if reasonOf(err) != tokensidecar.ReasonTokenRevoked {
+		t.Errorf("of the family: %v", err)
 	}
 }
