@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fakes import COMMAND
 from tests.running import ROOT
 
 if TYPE_CHECKING:
@@ -74,11 +75,13 @@ def test_client_and_login_example_pass_against_a_real_sidecar(start_sidecar: Sta
         "TOKENSIDECAR_TEST_SOCKET": sidecar.app_socket,
         "TOKENSIDECAR_TEST_TCP": sidecar.app_tcp,
         "TOKENSIDECAR_TEST_ADMIN": sidecar.admin_socket,
+        "TOKENSIDECAR_TEST_FAKE": COMMAND,
     }
     report = run("npm", "test", "--silent", env=addresses)
     assert passed(report) > 0
     assert "a sidecar over its socket" in report
     assert "a sidecar over TCP" in report
+    assert "time goes by, and calls fail, as the test says" in report
     log = sidecar.log()
     assert "ada@example.com" not in log
 
