@@ -316,16 +316,25 @@ class Validate:
         return found
 
     def _imported_key(self, profiles: tuple[str, ...], layer: Gated, use: KeyUse) -> Found | None:
-        """The one imported key of that kid, among those of these profiles whose form the header has."""
-        for name in profiles:
-            imported = self._imported.get(name)
-            found = imported.found.get((use, layer.kid)) if imported else None
-            if imported and found:
-                gate(layer.text, segments=frozenset({len(layer.segments)}), form=imported.form)
-                if found.key.facts.algorithm != layer.alg or found.key.facts.settings.content != layer.enc:
-                    raise InvalidTokenError("key.algorithm")
-                return found
-        return None
+        """The one imported key of that kid among those of these profiles, if the header has its profile's form.
+
+        Other systems name their keys as they like. Where two of them use one name, a token does not say whose it is, and keys are not
+        tried in turn: whoever asks must name one of the two profiles.
+        """
+        fitting = [
+            (imported, found)
+            for name in dict.fromkeys(profiles)
+            if (imported := self._imported.get(name)) and (found := imported.found.get((use, layer.kid)))
+        ]
+        if not fitting:
+            return None
+        if len(fitting) > 1:
+            raise InvalidTokenError("key.ambiguous")
+        imported, found = fitting[0]
+        gate(layer.text, segments=frozenset({len(layer.segments)}), form=imported.form)
+        if found.key.facts.algorithm != layer.alg or found.key.facts.settings.content != layer.enc:
+            raise InvalidTokenError("key.algorithm")
+        return found
 
     def _expect_typ(self, layer: Gated, found: Found) -> None:
         """The innermost layer says what kind of token this is, and holds nothing further."""

@@ -57,6 +57,10 @@ def config(folder: Path) -> str:
             f'format = "signed"\nsign = "RS256"\nimport = {{ signature = "{folder}/theirs.json", typ = ["jwt", ""], tolerate = ["x5t", "jku"] }}',
         ),
         profile(
+            "namesake",
+            f'format = "signed"\nsign = "RS256"\nimport = {{ signature = "{folder}/namesake.json", typ = ["jwt"] }}',
+        ),
+        profile(
             "shared",
             f'sign = "EdDSA"\nencrypt = "A256GCMKW"\nimport = {{ signature = "{folder}/ed.json", encryption = "{folder}/shared.json" }}',
         ),
@@ -69,6 +73,8 @@ class Theirs:
 
     def __init__(self, folder: Path) -> None:
         self.rsa = JWK.generate(kty="RSA", size=2048, kid=KID)
+        self.namesake = JWK.generate(kty="RSA", size=2048, kid=KID)
+        (folder / "namesake.json").write_text(self.namesake.export_public())
         self.ed = JWK.generate(kty="OKP", crv="Ed25519", kid="ed")
         self.shared = JWK(kty="oct", k=encode(secrets.token_bytes(32)), kid="shared")
         (folder / "theirs.json").write_text(json.dumps({"keys": [json.loads(self.rsa.export_public())]}))
@@ -272,6 +278,22 @@ def test_our_own_tokens_stay_in_their_form_beside_a_foreign_profile(running: Run
     header = header_of(good) | {"x5t": "AAAA"}
     jws.add_signature(insider.signature.jwk, alg="ES256", protected=json.dumps(header))
     assert reason(plane, str(jws.serialize(compact=True)), "moving", "theirs") == "TOKEN_INVALID"
+
+
+def test_a_kid_of_two_other_systems_is_ambiguous_where_both_are_asked_for(
+    running: RunningSidecar, plane: Plane, theirs: Theirs
+) -> None:
+    first = theirs.sign(theirs.claims("https://theirs.example"))
+    second = theirs.sign(theirs.claims("https://namesake.example"), key=theirs.namesake)
+    assert plane.accepts(first, profiles=["theirs"]).profile == "theirs"
+    assert plane.accepts(second, profiles=["namesake", "ec"]).profile == "namesake"
+    assert plane.accepts(first, profiles=["theirs", "theirs"]).profile == "theirs"
+    for token in (first, second):
+        for asked in (("theirs", "namesake"), ("namesake", "theirs", "ec")):
+            assert reason(plane, token, *asked) == "TOKEN_INVALID"
+    stages = [json.loads(line).get("stage") for line in running.stdout().splitlines()]
+    assert stages.count("key.ambiguous") == 4
+    assert reason(plane, first, "namesake") == reason(plane, second, "theirs") == "TOKEN_INVALID"
 
 
 def test_nested_tokens_under_imported_keys_are_opened(plane: Plane, theirs: Theirs) -> None:
