@@ -26,7 +26,10 @@ from tests.stores.memory import MemoryStore
 from tests.test_keeper import World
 
 SIGN, ENCRYPT = KeyUse.SIGNATURE, KeyUse.ENCRYPTION
-NESTED, ENCRYPTED, SIGNED = (replace(DEFAULT, format=f, sign="" if f is Format.ENCRYPTED else "ES256") for f in Format)
+NESTED, ENCRYPTED, SIGNED = (
+    replace(DEFAULT, format=f, sign="" if f is Format.ENCRYPTED else "ES256")
+    for f in (Format.NESTED, Format.ENCRYPTED, Format.SIGNED)
+)
 AHEAD = 30 + 10
 APP = Caller("unix:app", Plane.APP)
 
