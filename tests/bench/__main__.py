@@ -1,4 +1,4 @@
-"""`make bench`: figures into results.json and pictures beside it. `python -m tests.bench calls latency` runs some parts only.
+"""`make bench`: figures into results.json, pictures beside it, tables into tests/README.md. `python -m tests.bench calls latency` runs some parts only.
 
 The server is pinned to one core and the load (h2load) to another. Everything that a default start has is on: policy, audit, metrics, logs.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from tests.bench import calls, inprocess, latency, plot, process, scale
+from tests.bench import calls, inprocess, latency, plot, process, scale, tables
 
 HERE = Path(__file__).parent
 PARTS = {
@@ -49,6 +49,7 @@ def main() -> int:
         }
         file.write_text(json.dumps(results, indent=1) + "\n")
     plot.draw(results, HERE)
+    tables.write(results)
     return 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from tests.bench.load import cpu_seconds, rss_mb
 from tests.running import RunningSidecar
 
-STARTS = 7
-IDLE_SECONDS = 60
+STARTS = 5
+IDLE_SECONDS = 30
 
 
 def measure() -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -13,7 +15,8 @@ from tokensidecar.v1 import token_service_pb2 as pb, token_service_pb2_grpc as r
 from tests.bench.load import SERVER_CORE, closed
 from tests.running import SERVE, RunningSidecar
 
-CALLS, ROUNDS = 5_000, 3
+CALLS, ROUNDS = 3_000, 3
+FIRST_START_SECONDS = 120  # five hundred rings are made, each on the disk before the next
 CLAIM_BYTES = (200, 1_000, 2_000, 4_000, 8_000)
 RING_KEYS = (1, 10, 50)
 PROFILES = (1, 50, 500)
@@ -43,11 +46,20 @@ def measure() -> dict[str, Any]:
     return {"rows": rows}
 
 
-def _sidecar(profiles: int) -> RunningSidecar:
+@contextlib.contextmanager
+def _sidecar(profiles: int) -> Iterator[RunningSidecar]:
     names = ["default", *(f"p{n}" for n in range(1, profiles))]
-    return RunningSidecar(
+    sidecar = RunningSidecar(
         "".join(PROFILE.format(name=n) for n in names), command=["taskset", "-c", SERVER_CORE, *SERVE]
     )
+    try:
+        sidecar.start()
+        sidecar.wait_until_ready(FIRST_START_SECONDS)
+        yield sidecar
+        sidecar.stop()
+    finally:
+        sidecar.kill()
+        sidecar.remove()
 
 
 def _rates(sidecar: RunningSidecar, claim_bytes: int) -> dict[str, Any]:
