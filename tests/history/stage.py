@@ -1,0 +1,193 @@
+"""Several sidecars on one store, and what breaks under them."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from typing import TYPE_CHECKING, Self
+
+import grpc
+
+from sidecar.failpoints import NAMES
+from sidecar.kms.file import make
+from tests.history.checker import Bounds
+from tests.running import RunningSidecar
+from tests.wrong_clock import Clock
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+BOUNDS = Bounds(max_staleness=30.0, max_skew=5.0)
+CONFIG = """
+[profiles.default]
+issuer = "urn:history"
+audiences = ["orders"]
+
+[profiles.once]
+issuer = "urn:history"
+audiences = ["orders"]
+one_time = true
+
+[profiles.session]
+issuer = "urn:history"
+audiences = ["orders"]
+refresh_ttl = "1h"
+
+[keys]
+store = "{store}"
+kek = "file:{kek}"
+refresh_interval = "1s"
+propagation = "3s"
+max_staleness = "30s"
+rotate_every = "1h"
+{further}
+
+[audit]
+sink = "file:{audit}"
+required = true
+"""
+JUMPS = (3600, -3600, 3652 * 86400, -3652 * 86400)
+STEPS = [name for name in NAMES if name.partition(".")[0] in ("rotate", "revoke", "refresh", "consume")]
+_CHANNEL = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 200),
+)
+
+
+class Stage:
+    """`store`: as in `keys.store`; `further`: more lines of the section; `skew`: clocks are wrong by up to so many seconds.
+
+    As a context manager: all are ready inside, and gone afterwards.
+    """
+
+    def __init__(self, directory: Path, store: str, count: int, further: str = "", skew: int = 0) -> None:
+        kek = directory / "kek"
+        if not kek.exists():
+            make(kek)
+        self.kek = kek
+        self._clocks = [Clock(directory / f"clock-{number}") for number in range(count)]
+        self._skews = [round(skew * (2 * number / max(count - 1, 1) - 1)) for number in range(count)]
+        for clock, seconds in zip(self._clocks, self._skews, strict=True):
+            clock.jump(seconds)
+        self.sidecars = [
+            RunningSidecar(
+                CONFIG.format(store=store, kek=kek, further=further, audit=directory / f"audit-{number}.jsonl"),
+                env=clock.env,
+            )
+            for number, clock in enumerate(self._clocks)
+        ]
+        self.apps = [grpc.insecure_channel(each.app_socket, _CHANNEL) for each in self.sidecars]
+        self.admins = [grpc.insecure_channel(each.admin_socket, _CHANNEL) for each in self.sidecars]
+        self.done: list[str] = []
+        """What was broken, in order."""
+
+    def __enter__(self) -> Self:
+        try:
+            for each in self.sidecars:
+                each.start()
+            for each in self.sidecars:
+                each.wait_until_ready(60)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for channel in (*self.apps, *self.admins):
+            channel.close()
+        for each in self.sidecars:
+            each.kill()
+            each.remove()
+
+    # What breaks. Each mends itself before it returns.
+
+    def kill(self, rng: random.Random) -> None:
+        """kill -9, and a start."""
+        victim = rng.choice(self.sidecars)
+        victim.kill()
+        self._revive(victim)
+
+    def kill_at_a_step(self, rng: random.Random) -> None:
+        """Dies by itself at a named step, if it comes there."""
+        victim, step = rng.choice(self.sidecars), f"{rng.choice(STEPS)}:{rng.randint(1, 5)}"
+        victim.kill()
+        victim.env["TOKENSIDECAR_FAILPOINT"] = step
+        victim.start()
+        self.done[-1] += f" {step}"
+        end = time.monotonic() + rng.uniform(2.0, 6.0)
+        while victim.running and time.monotonic() < end:
+            time.sleep(0.02)
+        del victim.env["TOKENSIDECAR_FAILPOINT"]
+        victim.kill()
+        self._revive(victim)
+
+    def stop(self, rng: random.Random) -> None:
+        """SIGTERM, and a start."""
+        victim = rng.choice(self.sidecars)
+        victim.stop()
+        self._revive(victim)
+
+    def pause(self, rng: random.Random) -> None:
+        """SIGSTOP for a while: for everybody else it is slow."""
+        victim = rng.choice(self.sidecars)
+        victim.process.send_signal(signal.SIGSTOP)
+        time.sleep(rng.choice((0.2, 1.0, 4.0)))
+        victim.process.send_signal(signal.SIGCONT)
+
+    def without_kek(self, rng: random.Random) -> None:
+        """The key-encryption key is away: who runs goes on, who starts waits."""
+        hidden = self.kek.with_suffix(".away")
+        self.kek.rename(hidden)
+        try:
+            time.sleep(rng.uniform(0.5, 2.0))
+        finally:
+            hidden.rename(self.kek)
+
+    def clock_jumped(self, rng: random.Random) -> None:
+        """One machine's clock is wrong for a while: it is stale."""
+        number = rng.randrange(len(self._clocks))
+        self._clocks[number].jump(rng.choice(JUMPS))
+        time.sleep(rng.uniform(0.5, 3.0))
+        self._clocks[number].jump(self._skews[number])
+
+    def start_all(self, rng: random.Random) -> None:
+        """Everybody at once."""
+        for each in self.sidecars:
+            each.kill()
+        for each in self.sidecars:
+            each.start()
+        for each in self.sidecars:
+            each.wait_until_ready(60)
+
+    @staticmethod
+    def _revive(sidecar: RunningSidecar) -> None:
+        sidecar.start()
+        sidecar.wait_until_ready(60)
+
+    def everything(self) -> list[Callable[[random.Random], None]]:
+        """What can break on any store."""
+        return [
+            self.kill,
+            self.kill_at_a_step,
+            self.kill_at_a_step,
+            self.stop,
+            self.pause,
+            self.without_kek,
+            self.clock_jumped,
+            self.start_all,
+        ]
+
+    def break_for(self, seconds: float, seed: int, faults: list[Callable[[random.Random], None]]) -> None:
+        """One thing after the other, with little rest between."""
+        rng, end = random.Random(seed), time.monotonic() + seconds
+        while True:
+            for fault in rng.sample(faults, len(faults)):
+                if time.monotonic() > end:
+                    return
+                self.done.append(fault.__name__)
+                fault(rng)
+                time.sleep(rng.uniform(0.5, 2.0))
