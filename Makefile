@@ -28,9 +28,12 @@ test-all: setup-dev
 	@TOKENSIDECAR_TEST_ALL=true $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 	@$(BIN)/python deploy/podman/prove || [ $$? -eq 2 ]
 
-# A simulation of fifty sidecars, ten thousand times.
+# A simulation of fifty sidecars, ten thousand times; then real ones under faults, MINUTES on each store that remembers tokens.
+MINUTES ?= 30
 soak: setup-dev
 	@$(BIN)/python -m tests.model --runs 10000
+	@$(BIN)/python -m tests.history --store sqlite --seconds $$(($(MINUTES) * 60))
+	@$(BIN)/python -m tests.history --store postgres --seconds $$(($(MINUTES) * 60))
 
 # Bad inputs of every kind, by coverage; SECONDS for each of nine targets.
 SECONDS ?= 60
