@@ -56,7 +56,7 @@ def lived(stage: Stage, seconds: float, seed: int, faults: Faults, threads: int 
     clients = Clients(stage, history, threads, seed)
     clients.start()
     try:
-        stage.break_for(seconds, seed, faults)
+        stage.break_for(seconds, seed, faults, lambda: happened(history))
         for each in stage.sidecars:
             each.wait_until_ready(60)
     finally:
@@ -68,9 +68,18 @@ def lived(stage: Stage, seconds: float, seed: int, faults: Faults, threads: int 
     return history, Checker(history, BOUNDS).violations()
 
 
+def happened(history: History) -> bool:
+    """Whether there was much to be wrong about: that nothing was violated says little where nothing happened."""
+    counts = told(history)
+    done = (counts.get(verb, {}).get("OK", 0) for verb in ("issue", "refresh", "revoke", "revoke_subject", "rotate"))
+    reasons = ("OK", "TOKEN_REVOKED", "TOKEN_ALREADY_CONSUMED", "TOKEN_INVALID")
+    judged = (counts.get("validate", {}).get(outcome, 0) for outcome in reasons)
+    return min(done) > 0 and min(judged) > 2 and counts.get("refresh", {}).get("REFRESH_REUSED", 0) > 0
+
+
 def told(history: History) -> dict[str, dict[str, int]]:
     """How many calls of each verb ended how."""
     found: dict[str, Counter[str]] = {}
-    for call in history.calls:
+    for call in tuple(history.calls):
         found.setdefault(call.verb, Counter())[call.outcome] += 1
     return {verb: dict(counts.most_common()) for verb, counts in sorted(found.items())}
