@@ -585,8 +585,56 @@ engine = "jwcrypto"
 """
 
 
+GATEWAYS = """
+[listen]
+envoy = ["unix:/run/ts/envoy/envoy.sock"]
+forward_auth = [{ address = "127.0.0.1:8793", caller = "tcp:nginx" }]
+[envoy]
+certificate = "xfcc"
+[forward_auth]
+request = "x-forwarded"
+certificate = "x-client-cert"
+[profiles.default]
+issuer = "i"
+audiences = ["orders"]
+proof_age = "30s"
+proof_replay = "fleet"
+[profiles.inside]
+issuer = "i"
+audiences = ["orders"]
+format = "signed"
+published = true
+[[routes]]
+name = "open"
+hosts = ["*.example.com"]
+extensions = { app = "a" }
+open = true
+[[routes]]
+name = "phantom"
+paths = ["/a/*"]
+methods = ["POST", "GET"]
+audiences = ["orders"]
+scopes = ["s"]
+token = ["dpop", "cookie:session"]
+upstream = "phantom"
+phantom = "inside"
+claims = { x-user = "sub", x-all = "*" }
+origin = "https://orders.example.com"
+dpop_nonce = true
+"""
+
+
 @pytest.mark.parametrize(
-    "text", [GOOD, "", '[listen]\nhttp = "off"\nadmin = []\n[keys]\nrotate_every = "36h"\n', FLEET, VALIDATOR, SUITES]
+    "text",
+    [
+        GATEWAYS,
+        GOOD,
+        "",
+        '[listen]\nhttp = "off"\nadmin = []\n[keys]\nrotate_every = "36h"\n',
+        FLEET,
+        VALIDATOR,
+        SUITES,
+    ],
 )
 def test_the_effective_tree_reads_back_to_itself(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     file, again = tmp_path / "config.toml", tmp_path / "again.toml"

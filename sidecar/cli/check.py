@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sidecar.addresses import Address
-from sidecar.cli import screen
+from sidecar.cli import routes, screen
 from sidecar.cli.exits import Code
 from sidecar.config import Config, ConfigError, load
 from sidecar.database import Database
@@ -96,6 +96,8 @@ def effective(config: Config) -> str:
         f"app = [{', '.join(map(_address, listen.app))}]",
         f"admin = [{', '.join(map(_address, listen.admin))}]",
         f"http = {_toml(str(listen.http) if listen.http else HTTP_OFF)}",
+        *([f"envoy = [{', '.join(map(_address, listen.envoy))}]"] if listen.envoy else []),
+        *([f"forward_auth = [{', '.join(map(_address, listen.forward_auth))}]"] if listen.forward_auth else []),
         f"allow_http_beyond_loopback = {_toml(listen.allow_http_beyond_loopback)}",
         f"allow_plaintext_tcp = {_toml(listen.allow_plaintext_tcp)}",
     ]
@@ -120,6 +122,7 @@ def effective(config: Config) -> str:
         *_service_accounts(config.service_accounts),
         *_database(keys.database),
         *_policy(config.policy),
+        *routes.lines(config, _toml),
         "",
         "[audit]",
         f"sink = {_toml(config.audit.sink)}",
@@ -163,6 +166,8 @@ def _profile(profile: Profile) -> list[str]:
         f'leeway = "{spell(profile.leeway)}"',
         f"max_token_bytes = {profile.max_token_bytes}",
         f"audit_validations = {_toml(profile.audit_validations)}",
+        f'proof_age = "{spell(profile.proof_age)}"',
+        f"proof_replay = {_toml(profile.proof_replay)}",
         f'max_staleness = "{spell(profile.max_staleness)}"',
         *([] if profile.imported else [f"published = {_toml(profile.published)}"]),
         *_migration(profile),
