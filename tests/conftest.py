@@ -48,6 +48,11 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.flaky(reruns=1))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A long text is named by its argument: it may have been made at random, and processes that share the tests must name them alike."""
+    return argname if isinstance(val, str | bytes) and len(val) > 50 else None
+
+
 @pytest.hookimpl(trylast=True)  # after -k and -m: only what would have run is reported
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Takes out the tests whose tool is missing (`@pytest.mark.needs("go")`: executables on PATH, or paths).
