@@ -6,6 +6,7 @@ on loopback; issues two tokens; prints what to try. Ctrl-C ends all of it. `--fr
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import signal
@@ -94,6 +95,7 @@ def _run(folder: Path, ports: dict[str, str], started: list[subprocess.Popen[byt
     socket_path = folder / "envoy.sock"
     start("model", sys.executable, HERE / "llm.py", ports["8080"])
     start("sidecar", BIN / "tokensidecar", "serve", "--config", adapted(HERE / "sidecar.toml", **{"<runtime>": str(folder)}))
+    _await(int(ports["8792"]), started, folder)
     envoy = adapted(
         ROOT / "deploy/envoy/envoy.yaml", **{"/run/tokensidecar/envoy/envoy.sock": str(socket_path), "0.0.0.0": "127.0.0.1"}
     )
@@ -106,8 +108,9 @@ def _run(folder: Path, ports: dict[str, str], started: list[subprocess.Popen[byt
         file.write_text(head + file.read_text())
         start("nginx", nginx, "-c", file, "-p", folder, "-e", folder / "nginx.log")
         gateways["nginx"] = ports["10001"]
-    for port in (ports["8792"], *gateways.values()):
+    for port in gateways.values():
         _await(int(port), started, folder)
+        _await_answer(int(port))
     for name, scope in (("token", "chat"), ("token-without-scope", "other")):
         issued = subprocess.run(
             [BIN / "tokensidecar", "issue", "--subject", "user-42", "--audience", "llm", "--scope", scope, "--claims", "-",
@@ -138,6 +141,22 @@ def _await(port: int, started: list[subprocess.Popen[bytes]], folder: Path) -> N
         if time.monotonic() > until or any(process.poll() is not None for process in started):
             raise SystemExit(f"nothing listens on port {port}\n{_logs(folder)}")
         time.sleep(0.05)
+
+
+def _await_answer(port: int) -> None:
+    """Until the gateway has seen that the sidecar is there."""
+    for _ in range(100):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        try:
+            connection.request("GET", "/v1/models")
+            if connection.getresponse().status == http.client.OK:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    raise SystemExit(f"port {port} does not answer")
 
 
 def _logs(folder: Path) -> str:
