@@ -365,10 +365,54 @@ def test_a_time_line_shows_each_phase_even_if_it_is_short() -> None:
     new = a_key(create_time=now - timedelta(minutes=2), activate_time=start + timedelta(days=30))
     lost = a_key(state=KeyState.COMPROMISED, compromise_time=start + timedelta(days=30))
     line = keys.TimeLine([old, new, lost], now)
-    assert re.fullmatch("━+╌+ *", line.of(old))
+    assert re.fullmatch("━+╌+┤ *", line.of(old))
     assert re.fullmatch(" +·+━+", line.of(new))
     assert re.fullmatch("━+x+", line.of(lost))
     assert 0 < line.column(now) < keys.LINE
+
+
+def test_every_use_and_state_is_readable_in_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    now = datetime.now(UTC)
+    keys_of_one_use = [
+        a_key(
+            state=KeyState.RETIRING,
+            create_time=now - timedelta(days=200),
+            activate_time=now - timedelta(days=200),
+            retire_time=now - timedelta(days=99),
+            destroy_time=now + timedelta(days=30, hours=23, minutes=1),
+        ),
+        a_key(
+            create_time=now - timedelta(days=100),
+            activate_time=now - timedelta(days=99),
+            retire_time=now + timedelta(minutes=1),
+            destroy_time=now + timedelta(days=99),
+        ),
+        a_key(
+            state=KeyState.PENDING,
+            create_time=now - timedelta(minutes=1),
+            activate_time=now + timedelta(minutes=1),
+        ),
+        a_key(
+            state=KeyState.COMPROMISED,
+            create_time=now - timedelta(days=300),
+            activate_time=now - timedelta(days=300),
+            compromise_time=now - timedelta(days=2),
+        ),
+    ]
+    longest = {"algorithm": "ECDH-ES+A256KW", "content_encryption": "A256CBC-HS512"}
+    keys.show([replace(key, use=use, **longest) for use in KeyUse for key in keys_of_one_use])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if not line.startswith(" ")][1:-1] == [
+        f"{use} ECDH-ES+A256KW A256CBC-HS512" for use in KeyUse
+    ]
+    now_at = lines[1].index("▼")
+    shown = [line for line in lines[2:] if line.startswith("  ")]
+    for state, at_now in (("retiring 30d 23h", "╌"), ("active ", "━"), ("pending ", "·"), ("compromised ", "x")):
+        rows = [line for line in shown if f"  {state}" in line]
+        assert [row[now_at] for row in rows] == [at_now] * len(KeyUse), state
+    assert sum(line.count("┤") for line in shown) == 2 * len(KeyUse)
+    assert not any("…" in line.replace("kkkkkkkkk…", "") for line in lines)
 
 
 @given(

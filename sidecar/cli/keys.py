@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
     from tokensidecar import Key
 
-LINE = 20  # characters of a time line
+LINE = 40  # characters of a time line: the most that leaves room for the rest in 80 columns
 _STYLES = {"pending": "cyan", "active": "green", "retiring": "yellow", "destroyed": "dim", "compromised": "bold red"}
-_MARKS = {"pending": "·", "active": "━", "retiring": "╌", "destroyed": " ", "compromised": "x"}
+_MARKS = {"pending": "·", "active": "━", "retiring": "╌", "compromised": "x", "destroyed": "┤"}
+_KEY_ID, _STATE = 10, len("retiring 30d 23h")  # widths
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +44,7 @@ def as_json(key: Key) -> dict[str, object]:
 
 
 def show(keys: Sequence[Key]) -> None:
-    """A table per profile, with a time line that serves all keys of the profile."""
-    from rich.table import Table
+    """The keys of each profile by use and algorithm, with a time line that serves all keys of the profile."""
     from rich.text import Text
 
     out = screen.console()
@@ -52,20 +52,30 @@ def show(keys: Sequence[Key]) -> None:
     for profile, group in groupby(keys, key=lambda key: key.profile):
         ring = list(group)
         line = TimeLine(ring, now)
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-        for name in ("use", "key id", "algorithm", "state", " " * line.column(now) + "▼"):
-            table.add_column(name, no_wrap=True)
-        for key in ring:
-            algorithm = key.algorithm + (f" {key.content_encryption}" if key.content_encryption else "")
-            state = Text(key.state + _until(key, now), style=_STYLES[key.state])
-            table.add_row(key.use, screen.shortened(key.key_id, 10), algorithm, state, line.of(key))
         first, last = (f"{time:%d %b %H:%M}" for time in (line.times[0], line.times[-1]))
-        out.print(
-            Text(f"profile {profile}, ring revision {ring[0].ring_revision}, from {first} to {last} UTC", style="bold")
-        )
-        out.print(table)
-    marks = "  ".join(f"{_MARKS[state]} {state}" for state in ("pending", "active", "retiring", "compromised"))
-    out.print(Text(f"{marks}  ▼ now; not to scale", style="dim"))
+        title = f"profile {profile}, ring revision {ring[0].ring_revision}, from {first} to {last} UTC"
+        out.print(Text(title, style="bold"), soft_wrap=True)
+        out.print(Text(" " * (_KEY_ID + _STATE + 6 + line.column(now)) + "▼ now", style="dim"), soft_wrap=True)
+        for kind, alike in groupby(ring, key=_kind):
+            out.print(Text(kind), soft_wrap=True)
+            for key in alike:
+                key_id = screen.shortened(screen.clean(key.key_id), _KEY_ID).ljust(_KEY_ID)
+                state = (key.state + _until(key, now)).ljust(_STATE)
+                drawn = ((mark, _mark_style(mark)) for mark in line.of(key))
+                row = Text.assemble("  ", key_id, "  ", (state, _STYLES[key.state]), "  ", *drawn)
+                row.rstrip()
+                out.print(row, soft_wrap=True)
+    marks = "  ".join(f"{mark} {state}" for state, mark in _MARKS.items())
+    out.print(Text(f"{marks}; not to scale", style="dim"), soft_wrap=True)
+
+
+def _kind(key: Key) -> str:
+    """What is alike in keys that succeed each other."""
+    return " ".join(filter(None, (key.use, key.algorithm, key.content_encryption)))
+
+
+def _mark_style(mark: str) -> str:
+    return next((_STYLES[state] for state, its in _MARKS.items() if its == mark), "")
 
 
 class TimeLine:
@@ -101,6 +111,8 @@ class TimeLine:
             if since and until and since < until:
                 first, after = self.column(since), self.column(until)
                 marks[first:after] = _MARKS[state] * (after - first)
+        if destroy and self.column(destroy) < LINE:
+            marks[self.column(destroy)] = _MARKS["destroyed"]
         return "".join(marks)
 
 
