@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sidecar.caller import Identified, Plane
-from sidecar.sections import ADDRESS, ADDRESS_TEXT, HTTP_OFF, LISTEN, TLS
+from sidecar.sections_listen import ADDRESS, ADDRESS_TEXT, HTTP_OFF, LISTEN, TLS
 
 SOCKET_PATH_MAX = 107  # bytes: sun_path less its NUL
 

@@ -14,7 +14,7 @@ from sidecar.keyring import Role
 from sidecar.kms import file
 from sidecar.policy import Verb
 from sidecar.ports import Clock, Kms, Store
-from sidecar.sections import LEDGERS
+from sidecar.sections_keys import LEDGERS
 from sidecar.traces import Traces, UnavailableTracesError
 
 

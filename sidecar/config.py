@@ -27,31 +27,15 @@ from sidecar.jose.imported import Imported
 from sidecar.jose.keys import PREPARED
 from sidecar.jose.suites import KEY_MANAGEMENT, SIGNATURES
 from sidecar.keyring import Role
+from sidecar.kinds import PROFILE_NAME
 from sidecar.policy import Rule
 from sidecar.ports import REVOCATIONS
 from sidecar.profile import DEFAULT, ClaimRules, Format, Profile, refreshing
 from sidecar.routes import Route, Spoken
-from sidecar.sections import (
-    CLAIMS,
-    IMPORT,
-    KEYS,
-    LEDGERS,
-    LISTEN,
-    LOG_FORMATS,
-    LOG_LEVELS,
-    MOUNT_SECONDS,
-    PLANES,
-    PRESETS,
-    PROFILE,
-    PROFILE_NAME,
-    PUBLISH_AHEAD,
-    ROLES,
-    SERVICE_ACCOUNTS,
-    TABLES,
-    TABLES_LATER,
-    TABLES_WITHIN,
-    Preset,
-)
+from sidecar.sections import LOG_FORMATS, LOG_LEVELS, TABLES, TABLES_LATER, TABLES_WITHIN
+from sidecar.sections_keys import KEYS, LEDGERS, MOUNT_SECONDS, ROLES
+from sidecar.sections_listen import LISTEN, PLANES, SERVICE_ACCOUNTS
+from sidecar.sections_profiles import CLAIMS, IMPORT, PRESETS, PROFILE, PUBLISH_AHEAD, Preset
 
 SYSTEM_FILE = Path("/etc/tokensidecar/config.toml")
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -327,7 +311,7 @@ class _Reader:
                     self._problem(f"{at}.{name}", f"is required: {each.purpose}")
                 continue
             if section is LISTEN and name in PLANES:
-                values[name] = found[name]  # a string or a table each: read by _addresses
+                values[name] = found[name]  # a string or a table each: read by `addresses`
                 continue
             try:
                 values[name] = each.kind.read(found[name])

@@ -7,7 +7,7 @@ from typing import Any
 
 from sidecar.profile import Format, Profile
 from sidecar.routes import Place, Route, Upstream, is_pattern
-from sidecar.sections import ROUTE, ROUTES_MOST
+from sidecar.sections_routes import ROUTE, ROUTES_MOST
 
 Table = Callable[..., dict[str, Any]]
 Problem = Callable[[str, str], None]

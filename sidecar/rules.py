@@ -9,10 +9,11 @@ from typing import Any
 from sidecar.addresses import Listen
 from sidecar.caller import Identified, Plane
 from sidecar.fields import Section, spell
+from sidecar.kinds import PROFILE_NAME
 from sidecar.policy import SERVED, Names, Rule, Verb
 from sidecar.profile import Profile
 from sidecar.rates import Rate
-from sidecar.sections import POLICY, POLICY_ISSUE, POLICY_VERB, PROFILE_NAME
+from sidecar.sections_policy import POLICY, POLICY_ISSUE, POLICY_VERB
 
 Table = Callable[..., dict[str, Any]]
 Problem = Callable[[str, str], None]

@@ -18,7 +18,8 @@ from sidecar.fields import spell
 from sidecar.findings import certificate_notes, directory_notes
 from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.profile import Format
-from sidecar.sections import HTTP_OFF, json_schema
+from sidecar.sections import json_schema
+from sidecar.sections_listen import HTTP_OFF
 
 if TYPE_CHECKING:
     import argparse
