@@ -4,11 +4,11 @@ PYTHON ?= python3
 CLAIMS ?=
 UV     := .uv/bin/uv
 BIN    := .venv/bin
-SOURCES := sidecar clients/python/tokensidecar tests
+SOURCES := .ci sidecar clients/python/tokensidecar tests
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 
-.PHONY: run run-gateway test test-all soak fuzz check format bench generate setup setup-dev clean
+.PHONY: run run-gateway test test-all soak fuzz check format bench generate release setup setup-dev clean
 
 # A running sidecar, shown at work: CLAIMS=file.json for your own claims.
 run: setup
@@ -59,6 +59,10 @@ bench: setup-dev
 # The Python stubs, from proto/.
 generate: setup-dev
 	@proto/generate.sh
+
+# What is published, into dist/: checked, built, listed, with checksums. TESTS=1: tested too. Signing: .github/CONTRIBUTING.md.
+release: setup-dev
+	@.ci/release
 
 # Locked dependencies; without the development ones where that is enough.
 setup: $(UV)
