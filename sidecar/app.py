@@ -21,7 +21,7 @@ from sidecar.addresses import Address
 from sidecar.audit import Audit, Backlog
 from sidecar.authorize import Authorize
 from sidecar.backends import Passive, Telling, elsewhere, open_further_kms, open_kms, open_store, open_traces
-from sidecar.caller import SIDECAR, Caller, Plane
+from sidecar.caller import Caller, Plane
 from sidecar.certificates import UnusableCertificateError
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
@@ -29,9 +29,9 @@ from sidecar.config import Config, Keys as KeysConfig
 from sidecar.data_keys import DamagedRingError
 from sidecar.denylist import Denylist
 from sidecar.destroy import Destroy
-from sidecar.duties import CLAIM_SECONDS, Claim, Duties, Duty
+from sidecar.duties import Duties
 from sidecar.envoy.authorization import AUTHORIZATION_SERVICE, authorization_services
-from sidecar.errors import ChangedRingError, Reason, SidecarError, StaleStateError, UnavailableStoreError
+from sidecar.errors import SidecarError, StaleStateError, UnavailableStoreError
 from sidecar.failpoints import failpoint
 from sidecar.gauges import SOMETIMES, Gauges
 from sidecar.http.forward_auth import LIMITS, PATH, ForwardAuth
@@ -39,14 +39,13 @@ from sidecar.http.key_set import KeySet, UnusableKeySetError
 from sidecar.http.server import Answer, HttpServer
 from sidecar.issue import Issue
 from sidecar.jose.keys import choose_engine
-from sidecar.keeper import Changed, Keeper
+from sidecar.keeper import Keeper
 from sidecar.keyring import KeyUse, Role
 from sidecar.keys import Keys
 from sidecar.metrics import Metrics, Port
 from sidecar.pins import FILE as PINS_FILE, Pins
 from sidecar.policy import Policy
 from sidecar.ports import Clock, Kms, Ledger, Member, Membered, Store
-from sidecar.profile import ring_owner
 from sidecar.refresh import Refresh
 from sidecar.rekey import Rekey
 from sidecar.reload import Reload
@@ -60,6 +59,7 @@ from sidecar.rpc.server import SERVICES, ListenError, Server, plane_services
 from sidecar.rpc.servicers import Verbs
 from sidecar.rpc.tls import ServingCertificates
 from sidecar.salt import UnusableSaltError, audit_salt
+from sidecar.schedule import Perform, Schedule
 from sidecar.service_accounts import ALGORITHMS, ServiceAccounts
 from sidecar.sinks.chained import UnusableFileError
 from sidecar.sinks.file import FileSink
@@ -69,8 +69,6 @@ from sidecar.traces import Traces, UnavailableTracesError
 from sidecar.validate import Validate
 
 GRACE = 10.0  # seconds that calls in work get to finish after SIGTERM
-DUTIES_EVERY = 1.0  # seconds between looks at what is due
-_DONE = {"rotate": "ring.rotated", "destroy": "keys.destroyed", "rekey": "ring.rekeyed"}
 PRESENCE_SECONDS = 60.0  # between words that this process is there
 FORGET_SECONDS = 60.0  # between looks at what the ledger may forget
 FORGOTTEN_AT_ONCE = 500
@@ -169,9 +167,10 @@ class App:
             imported=config.imported,
             elsewhere=elsewhere(config.keys, writable=self.keeper.writable),
         )
-        self._rotate = Rotate(self.keeper, policy, self._audit, self._commits)
-        self._destroy = Destroy(self.keeper, policy, self._audit, self._commits)
-        self._rekey = Rekey(self.keeper, self._audit, self._commits)
+        rotate = Rotate(self.keeper, policy, self._audit, self._commits)
+        destroy = Destroy(self.keeper, policy, self._audit, self._commits)
+        perform = Perform(rotate, destroy, Rekey(self.keeper, self._audit, self._commits))
+        self._schedule = Schedule(self.keeper, self.duties, perform, self.metrics)
         validate = Validate(
             self.keeper, policy, self._audit, self.metrics, config.imported, ledger=ledger, commits=self._commits
         )
@@ -185,7 +184,7 @@ class App:
             validate=validate,
             refresh=refresh,
             revoke=revoke,
-            rotate=self._rotate,
+            rotate=rotate,
             revoke_keys=RevokeKeys(self.keeper, policy, self._audit, self._commits, mounted=config.keys.mounted),
             keys=Keys(self.keeper, policy, self._audit),
             fresh_id=lambda: secrets.token_urlsafe(16),
@@ -197,7 +196,7 @@ class App:
         self._reload = Reload(config, os.environ, policy, self._audit, self.metrics)
         self._loops = [
             asyncio.create_task(self._refreshing()),
-            asyncio.create_task(self._doing_duties()),
+            asyncio.create_task(self._schedule.watch()),
             *([asyncio.create_task(self._forgetting(ledger))] if ledger else []),
             *([asyncio.create_task(self._being_there(self.store))] if isinstance(self.store, Membered) else []),
             *([asyncio.create_task(self._reload.watch())] if config.source else []),
@@ -453,60 +452,6 @@ class App:
             except Exception as error:  # noqa: BLE001
                 # A loop that died would let the ledger grow for ever.
                 _log.error("ledger.not_swept", error_type=type(error).__name__, frames=logs.frames(error))
-
-    async def _doing_duties(self) -> None:
-        """Do what is due. A duty that failed, or that another keeper does, is looked at again a minute later."""
-        retry_at: dict[Duty, float] = {}
-        while True:
-            await asyncio.sleep(DUTIES_EVERY)
-            await self._do_what_is_due(retry_at)
-
-    async def _do_what_is_due(self, retry_at: dict[Duty, float]) -> bool:
-        """Whether anything was done."""
-        now, done = self.keeper.now(), False
-        for duty in (owed := self.duties.due(now)):
-            if now < retry_at.get(duty, 0.0):
-                continue
-            outcome = await self._duty(duty)
-            self.metrics.duties.labels(duty.kind, outcome).inc()
-            if outcome != "OK":
-                retry_at[duty] = now + CLAIM_SECONDS
-            if outcome == Reason.KMS_UNAVAILABLE.name:  # one asks for all: each would wait, and rotations behind it
-                retry_at |= dict.fromkeys((other for other in owed if other.kind == "rekey"), now + CLAIM_SECONDS)
-            done = done or outcome == "OK"
-        return done
-
-    async def _duty(self, duty: Duty) -> str:
-        """Claim it, then do it; the outcome as the metric has it."""
-        request_id = secrets.token_hex(8)
-        try:
-            claim = await self.duties.claim(duty)
-            if claim is not Claim.WON:
-                return str(claim.value)
-            if changed := await self._do(duty, request_id):
-                _log.info(_DONE[duty.kind], profile=duty.profile, ring_revision=changed.revision, request_id=request_id)
-        except ChangedRingError:
-            return "RING_CHANGED"  # somebody else did it
-        except SidecarError as error:
-            reason, problem = error.reason.name, error.message
-            _log.warning("duty.failed", duty=duty.kind, profile=duty.profile, reason=reason, problem=problem)
-            return reason
-        except Exception as error:  # noqa: BLE001
-            # A loop that died would stop rotation for good, and nobody would notice until the keys are old.
-            kind, frames = type(error).__name__, logs.frames(error)
-            _log.error("duty.failed", duty=duty.kind, profile=duty.profile, error_type=kind, frames=frames)
-            return "INTERNAL"
-        return "OK"
-
-    async def _do(self, duty: Duty, request_id: str) -> Changed | None:
-        if duty.kind == "rotate":
-            uses = (duty.use,) if duty.use else None
-            return await self._rotate(
-                SIDECAR, ring_owner(duty.profile), uses, why="due", request_id=request_id, alive=lambda: None
-            )
-        if duty.kind == "rekey":
-            return await self._rekey(SIDECAR, duty.profile, request_id=request_id)
-        return await self._destroy(SIDECAR, duty.profile, request_id=request_id)
 
     def _tell_state(self) -> None:
         self.health.set_fresh(not any(self.keeper.stale(profile) for profile in self.config.rings))

@@ -20,12 +20,12 @@ from sidecar.clocks import SystemClock
 from sidecar.config import Config
 from sidecar.data_keys import DamagedRingError, fresh_data_keys
 from sidecar.errors import UnavailableKmsError, UnavailableStoreError
-from sidecar.findings import Running, Seen
 from sidecar.keeper import Keeper
 from sidecar.keyring import Role
 from sidecar.pins import FILE, Pins
 from sidecar.ports import Clock, Kms, Store
 from sidecar.profile import Profile
+from sidecar.seen import Running, Seen
 
 HTTP_SECONDS = 3.0
 HTTP_BYTES = 8 << 20

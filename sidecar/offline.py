@@ -13,7 +13,7 @@ from sidecar.accept_rollback import AcceptRollback
 from sidecar.app import StartError, open_file_sink, prepare_directories
 from sidecar.audit import Audit
 from sidecar.backends import Passive, open_former_kms, open_further_kms, open_kms, open_store
-from sidecar.caller import OPERATOR, SIDECAR
+from sidecar.caller import OPERATOR
 from sidecar.clocks import SystemClock
 from sidecar.commits import Commits
 from sidecar.config import Config
@@ -29,6 +29,7 @@ from sidecar.ports import Store
 from sidecar.rekey import Rekey
 from sidecar.rotate import Rotate
 from sidecar.salt import UnusableSaltError, audit_salt
+from sidecar.schedule import Perform
 from sidecar.sinks.chained import UnusableFileError
 from sidecar.sinks.stdout import StdoutSink
 
@@ -47,8 +48,8 @@ class Offline:
         self._commits = Commits()
         policy = Policy(config.profiles, {})
         self._rotate = Rotate(keeper, policy, audit, self._commits)
-        self._destroy = Destroy(keeper, policy, audit, self._commits)
         self._rekey = Rekey(keeper, audit, self._commits)
+        self._perform = Perform(self._rotate, Destroy(keeper, policy, audit, self._commits), self._rekey)
         self._accept_rollback = AcceptRollback(keeper, audit, self._commits)
 
     async def heartbeat(self) -> None:
@@ -62,13 +63,7 @@ class Offline:
 
     async def do(self, duty: Duty) -> Changed | None:
         """The verb of the duty, as the schedule calls it. None: nothing was due after all."""
-        request_id = secrets.token_hex(8)
-        if duty.kind == "rotate":
-            uses = (duty.use,) if duty.use else None
-            return await self._rotate(SIDECAR, duty.profile, uses, why="due", request_id=request_id, alive=lambda: None)
-        if duty.kind == "rekey":
-            return await self._rekey(SIDECAR, duty.profile, request_id=request_id)
-        return await self._destroy(SIDECAR, duty.profile, request_id=request_id)
+        return await self._perform(duty, request_id=secrets.token_hex(8))
 
     async def rekey(self, profile: str) -> Changed:
         """See the verb."""

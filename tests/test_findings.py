@@ -11,9 +11,10 @@ import pytest
 
 from sidecar.addresses import Address, Tls
 from sidecar.config import load
-from sidecar.findings import Finding, Running, Seen, Verdict, findings, worst
+from sidecar.findings import findings, worst
 from sidecar.keyring import Role
 from sidecar.profile import DEFAULT
+from sidecar.seen import Finding, Running, Seen, Verdict
 from tests.authority import LOCAL, Authority
 from tests.keepers import Fleet
 

@@ -15,7 +15,7 @@ from sidecar.cli.exits import Code
 from sidecar.config import Config, ConfigError, load
 from sidecar.database import Database
 from sidecar.fields import spell
-from sidecar.findings import certificate_notes, directory_notes
+from sidecar.findings_host import certificate_notes, directory_notes
 from sidecar.jose.suites import KEY_MANAGEMENT
 from sidecar.profile import Format
 from sidecar.sections import json_schema

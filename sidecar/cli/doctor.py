@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from sidecar.cli import screen
 from sidecar.cli.exits import Code
 from sidecar.config import ConfigError, load
-from sidecar.findings import Finding, Verdict, findings, worst
+from sidecar.findings import findings, worst
+from sidecar.seen import Finding, Verdict
 
 if TYPE_CHECKING:
     import argparse

@@ -41,13 +41,13 @@ from sidecar.ports import Clock, Kms, Store
 from sidecar.rpc import messages
 from sidecar.rpc.boundary import UNARY_BYTES, Boundary, Call, Door, RequestT
 from sidecar.rpc.server import ListenError
+from sidecar.salt import SALT_BYTES
 from sidecar.stores.memory import Disk, MemoryStore
 
 PORTS = {"app": "127.0.0.1:8790", "admin": "127.0.0.1:8791", "control": "127.0.0.1:8793"}
 FAILURES = 1000
 DUE_ROUNDS = 10  # what is due may make more due
 WORDS = "a failure that was planned for a test"
-SALT_BYTES = 32
 METHODS = sorted(
     {
         *token_service_pb2.DESCRIPTOR.services_by_name["TokenService"].methods_by_name,
@@ -245,7 +245,7 @@ class FakeApp(app.App):
             self.clock.skew = skew
         for _ in range(DUE_ROUNDS):
             await self.keeper.refresh()
-            if not await self._do_what_is_due({}):
+            if not await self._schedule.do_what_is_due({}):
                 break
         self._tell_state()
         return self.keeper.now()
