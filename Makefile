@@ -72,6 +72,7 @@ setup-dev: $(UV)
 	@$(UV) sync --quiet --frozen --python $(PYTHON)
 
 $(UV):
+	@command -v $(PYTHON) >/dev/null || { echo "Token Sidecar needs Python 3.11 or newer, and there is no $(PYTHON): install it (Debian: apt install python3 python3-venv), or name another one, as in make PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Token Sidecar needs Python 3.11 or newer, and " + sys.executable + " is " + sys.version.split()[0] + ": name another one, as in make PYTHON=python3.12")'
 	@echo "Setting up .venv (once)"
 	@$(PYTHON) -m venv .uv
