@@ -33,6 +33,7 @@ REAL_PROCESSES = (
     "gateway/",
     "interop/",
     "stores/",
+    "test_attack",
     "test_cli",
     "test_doctor",
     "test_deploy",
