@@ -8,8 +8,9 @@ from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from typing import Any
 
-from sidecar import issue, keeper as keeper_module
+from sidecar import keeper as keeper_module
 from sidecar.errors import SidecarError
+from sidecar.issue import Issue
 from sidecar.keeper import Keeper
 from sidecar.keyring import Key, KeyState, KeyUse, Ring, Settings
 from sidecar.live import Found, Live
@@ -144,7 +145,7 @@ def _revoked_key_opens() -> AbstractContextManager[None]:
 
 
 def _lifetime_by_the_inner_key() -> AbstractContextManager[None]:
-    return replaced((issue, "_settings", lambda keys: keys.inner.facts.settings))
+    return replaced((Issue, "settings", staticmethod(lambda keys: keys.inner.facts.settings)))
 
 
 def _format_by_the_last_key() -> AbstractContextManager[None]:
