@@ -121,6 +121,11 @@ class Decision:
         self.audit.record(self, "intent", "", {**self.facts, **facts}, must=True)
         await self.audit.on_record()
 
+    async def intend_to_spend(self) -> None:
+        """The same for a token that can be used once: only where records are required, for it costs each call a wait for the sink."""
+        if self.audit.required:
+            await self.intend()
+
     def __enter__(self) -> Self:
         return self
 

@@ -109,6 +109,7 @@ class Refresh:
                 await self._check(genuine, wish)
                 self._draft(genuine, wish, token_id, self._keeper.now())  # what is refused must spend nothing
                 alive()
+                await decision.intend_to_spend()
                 failpoint("refresh.judged")
                 issued = await self._spend(genuine, wish, token_id)
                 decision.facts = self._issue.facts(issued)

@@ -216,6 +216,7 @@ class Validate:
             decision.facts = self._facts(accepted)
             if self._ledger is None:
                 raise UnavailableStoreError("the store does not remember which tokens were used")
+            await decision.intend_to_spend()
             failpoint("consume.judged")
             consumed = await self._ledger.consume(
                 digest_of(Ended.TOKEN, accepted.profile, accepted.claims.token_id),

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.timeout(3600 if ALL else 300)
 
 
 KINDS = {
-    "issue": 48,
+    "issue": 40,
     "batch": 8,
     "validate": 25,
     "batch_validate": 5,
@@ -45,7 +45,23 @@ KINDS = {
     "rotate": 1,
     "revoke": 3,
     "revoke_subject": 1,
+    "session": 3,
+    "refresh": 3,
+    "once": 2,
 }
+INTENDED = ("refresh", "rotate", "revoke", "revoke_subject")
+FURTHER = """
+[profiles.once]
+issuer = "urn:test"
+audiences = ["orders"]
+one_time = true
+
+[profiles.session]
+issuer = "urn:test"
+audiences = ["orders"]
+refresh_ttl = "1h"
+"""
+"""Tokens that can be used once."""
 
 
 @dataclass
@@ -58,6 +74,7 @@ class Call:
     started: float
     ended: float = 0.0
     answer: str = ""
+    once: bool = False  # a one-time token was to be consumed
 
 
 class Clients:
@@ -84,6 +101,7 @@ class Clients:
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 100)]
         options += [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.min_reconnect_backoff_ms", 50)]
         chance, token, count = random.Random(number), "", 0
+        held = {"session": "", "once": ""}  # what is to be refreshed; a one-time token that is to be consumed
         with (
             grpc.insecure_channel(self._running.app_socket, options) as app,
             grpc.insecure_channel(self._running.admin_socket, options) as admin,
@@ -124,13 +142,32 @@ class Clients:
                 elif kind == "revoke_subject":
                     subject = admin_pb.RevokeSubjectRequest(subject=f"nobody-{count}", reason="a test")
                     verb, method, request = "revoke_subject", revoker.RevokeSubject, subject
+                elif kind == "refresh" and held["session"]:
+                    verb, method, request = "refresh", stub.Refresh, pb.RefreshRequest(refresh_token=held["session"])
+                elif kind == "once" and held["once"]:
+                    # Now and then again: to be refused is a decision too.
+                    asked = pb.ValidateRequest(token=held["once"], audiences=["orders"])
+                    verb, method, request = "validate", stub.Validate, asked
+                    held["once"] = held["once"] if chance.random() < 0.3 else ""
+                elif kind in held:
+                    verb, method, request = (
+                        "issue",
+                        stub.Issue,
+                        pb.IssueRequest(profile=kind, subject="u", audiences=["orders"]),
+                    )
                 else:
                     verb, method, request = "issue", stub.Issue, issue
                 call = Call(f"c{number}-{count}", verb, items, time.time())
+                call.once = kind == "once" and verb == "validate"
                 try:
                     answer = method(request, timeout=20, metadata=(("x-request-id", call.request_id),))
                     call.answer = "OK"
                     token = answer.token if kind == "issue" else token
+                    if verb == "issue" and kind == "once":
+                        held["once"] = answer.token
+                    elif verb in ("issue", "refresh") and kind in ("session", "refresh"):
+                        spent = answer.tokens if verb == "refresh" else answer
+                        held["session"] = spent.refresh_token or held["session"]
                 except grpc.RpcError as error:
                     call.answer = str(dict(error.trailing_metadata() or ()).get("tokensidecar-reason", ""))
                 call.ended = time.time()
@@ -142,6 +179,8 @@ class Clients:
 
 def test_every_answer_has_its_record_and_every_other_record_a_kill(sidecar_with_file: RunningSidecar) -> None:
     running, kills = sidecar_with_file, list[float]()
+    config = running.directory / "config.toml"
+    config.write_text(FURTHER + config.read_text())
     run(running)
     with Clients(running) as clients:
 
@@ -167,10 +206,13 @@ def check_completeness(calls: list[Call], found: list[dict[str, object]], kills:
     ]
     outcomes = Counter((record["request_id"], record["outcome"]) for record in found if record["phase"] == "outcome")
     total = Counter(record["request_id"] for record in found if record["phase"] == "outcome")
+    intents = Counter(record["request_id"] for record in found if record["phase"] == "intent")
     by_id = {call.request_id: call for call in calls}
     for call in calls:
         if call.answer == "OK":
             assert outcomes[call.request_id, "OK"] == total[call.request_id] == call.items, call
+            # Before a token was spent, that it would be.
+            assert intents[call.request_id] == (call.verb in INTENDED or call.once), call
         elif call.answer:
             assert outcomes[call.request_id, call.answer] == total[call.request_id] == 1, call
     unanswered = 0
@@ -185,6 +227,9 @@ def check_completeness(calls: list[Call], found: list[dict[str, object]], kills:
     # Of what was answered: while a killed sidecar starts again, clients go on asking nobody.
     answered = sum(bool(call.answer) for call in calls)
     assert answered >= CALLS
+    assert (
+        min(sum(call.answer == "OK" for call in calls if call.verb == "refresh"), sum(call.once for call in calls)) > 5
+    )
     assert sum(call.answer == "OK" for call in calls) > answered // 2
     assert unanswered <= len(kills) * THREADS * 6  # no more than was in flight at the kills
     print(
