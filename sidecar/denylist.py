@@ -53,6 +53,7 @@ class Denylist:
         self._shards = [_Shard() for _ in range(SHARDS)]
         self._swept = 0
         self.revision = 0
+        self.newest = b""  # digest of the last one that was read; empty: none was, or the ledger went back
         self.held = 0
 
     async def catch_up(self) -> None:
@@ -63,6 +64,9 @@ class Denylist:
                 self.add(entry)
             if page.revision < self.revision:
                 _log.error("revocations.rolled_back", revocation_revision=page.revision, known=self.revision)
+                self.newest = b""
+            if page.entries:
+                self.newest = page.entries[-1].digest
             self.revision = page.revision
             if len(page.entries) < PAGE:
                 return

@@ -4,8 +4,8 @@ Rules (keys.md):
  1. Store time goes on by the boot-time clock from the last successful read. A wall clock that is further from it than `max_skew` makes
     the sidecar stale, and it changes nothing but what is compromised.
  2. State age counts from the start of the last successful read, by both clocks, whichever says older.
- 3. A revision that steps back, a ring that vanishes or a store of another id is a rollback (see `pins`): stale, also from the start on,
-    until the newest document is back or the rollback is accepted.
+ 3. A revision that steps back, of a ring or of the revocations, a ring that vanishes or a store of another id is a rollback (see `pins`):
+    stale, also from the start on, until the newest state is back or the rollback is accepted.
  4. A change is: reload, apply the rule, make keys, seal, save with the expected revision, swap in memory. Never the other way round.
  5. A successor is active at once only where nobody else could miss it: this process alone at the store, and nothing published.
  6. A ring is made only by a keeper and where there is none and was none, create-if-absent; who loses loads the winner's. Whoever makes
@@ -42,7 +42,7 @@ from sidecar.keyring import PUBLISH_AHEAD, Key, KeyState, KeyUse, Proposal, Ring
 from sidecar.live import Found, Issuing, Live, LiveKey
 from sidecar.logs import get_logger
 from sidecar.pins import Pin, Pins
-from sidecar.ports import REVOCATIONS, Document, Glancing
+from sidecar.ports import REVOCATIONS, Document, Glancing, Ledger
 from sidecar.profile import refresh_ring
 from sidecar.sealing import Opened, open_ring, seal_ring
 
@@ -119,6 +119,7 @@ class Keeper:
         self._pins = pins or Pins(None)
         self.denylist = denylist
         self._listed: _Reading | None = None  # when the read began that the denylist is as new as
+        self._revocations = 0  # the revocation revision that the store had when it was last asked
         self._live: dict[str, Live] = {}
         self._read: dict[str, _Reading] = {}
         self._loaded: dict[str, float] = {}  # by profile: when the whole document was looked at, by the boot-time clock
@@ -139,17 +140,19 @@ class Keeper:
         self._store_id = await self._store.store_id()
         await self._load_pins()
         await self._take_in_revocations(await self._reading())
+        self._revocations = (await self._store.revisions()).get(REVOCATIONS, 0)
         for name in self.profiles:
             reading = await self._reading()
             opened, pin = await self._load(name), self._pins.rings.get(name)
             if opened is None and pin is None and self.writable and self._allow_bootstrap and not self._foreign():
                 opened = await self._make(name)
-            if problem := self._foreign() or (pin.problem(opened) if pin else ""):
+            if problem := await self._gone_back(name, opened, pin):
                 self._alarm(name, problem)
             if opened is not None:
                 self._swap(name, opened, reading)
             elif not problem:
                 _log.warning("ring.missing", profile=name)
+        self._pin_revocations()
         await self._write_pins()
 
     # Roles
@@ -379,6 +382,7 @@ class Keeper:
                 self._alarm(name, problem)
             await self._write_pins()
             raise UnavailableStoreError(f"the store is not the one that this sidecar knows: {problem}")
+        self._revocations = revisions.get(REVOCATIONS, 0)
         await self._take_in_revocations(reading, revisions)
         problems: list[SidecarError] = []
         for name, live in before.items():
@@ -389,6 +393,7 @@ class Keeper:
             except DamagedRingError as error:
                 _log.error("ring.damaged", profile=name, problem=str(error))
                 problems.append(UnavailableStoreError(str(error)))
+        self._pin_revocations()
         await self._write_pins()
         if problems:
             raise problems[0]
@@ -399,6 +404,7 @@ class Keeper:
             return
         if revisions is None or revisions.get(REVOCATIONS, 0) != self.denylist.revision:
             await self.denylist.catch_up()
+            self._revocations = self.denylist.revision  # which may be past the look
         self.denylist.sweep(self.now())
         self._listed = reading
 
@@ -406,11 +412,12 @@ class Keeper:
         """Look at the stored revision, and take the ring in if it is not the one that was live when the read began."""
         known = before.opened.ring if before else None
         recent = self._clock.boot() - self._loaded.get(name, -math.inf) < WHOLE_SECONDS
-        if recent and stored == (known.revision if known else 0) and name not in self._alarms:
+        behind = pin is not None and self._revocations < pin.revocations
+        if recent and stored == (known.revision if known else 0) and name not in self._alarms and not behind:
             if known:
                 self._mark_read(name, reading)
             return
-        self._take(name, await self._load(name), pin, reading)
+        await self._take(name, await self._load(name), pin, reading)
         live = self._live.get(name)
         if name not in self._alarms and live and live.opened.ring != known:
             _log.info("ring.taken_in", profile=name, ring_revision=live.opened.ring.revision)
@@ -534,7 +541,9 @@ class Keeper:
             for name in accepted:
                 await self._accept(name, new_history=self.writable and not foreign)
             live = {name: self._live.get(name) for name in accepted}
-            found = {name: Pin.of(each.opened) if each else None for name, each in live.items()}
+            found = {
+                name: Pin.of(each.opened).seeing(self._revocations, "") if each else None for name, each in live.items()
+            }
             try:
                 await asyncio.to_thread(self._pins.replace, self._store_id, found)
             except OSError as error:
@@ -601,15 +610,14 @@ class Keeper:
             opened = await self._load(profile)
         except DamagedRingError as error:
             raise UnavailableStoreError(str(error)) from error
-        self._take(profile, opened, pin, reading)
+        await self._take(profile, opened, pin, reading)
         if profile in self._alarms:
             raise StaleStateError("the store has gone back to an older state; nothing is changed on top of it")
         return self._opened(profile)
 
-    def _take(self, name: str, opened: Opened | None, pin: Pin | None, reading: _Reading) -> None:
+    async def _take(self, name: str, opened: Opened | None, pin: Pin | None, reading: _Reading) -> None:
         """Take in what was loaded, unless it is a step back from what was pinned before the load."""
-        problem = self._foreign() or (pin.problem(opened) if pin else "")
-        if problem:
+        if problem := await self._gone_back(name, opened, pin):
             self._alarm(name, problem)
             return
         if self._alarms.pop(name, None):
@@ -699,7 +707,8 @@ class Keeper:
             self._tell_difference(name, opened.ring)
             if name not in self._alarms:
                 self._pins.store_id = self._store_id
-                self._pins.rings[name] = Pin.of(opened)
+                pin = self._pins.rings.get(name)
+                self._pins.rings[name] = pin.following(opened) if pin else Pin.of(opened)
 
     def _mark_read(self, name: str, reading: _Reading) -> None:
         """What is live is at least as new as that read."""
@@ -728,12 +737,40 @@ class Keeper:
             return "the file of pins is damaged"
         return "it is another store" if self._pins.store_id not in ("", self._store_id) else ""
 
+    async def _gone_back(self, name: str, opened: Opened | None, pin: Pin | None) -> str:
+        """Why what the store has now is a step back from what was pinned; empty: it is not."""
+        problem = self._foreign() or (pin.problem(opened) if pin else "")
+        if problem or pin is None or (opened and opened.ring.history > pin.history):
+            return problem
+        held = None
+        # Where it could be another one: at the start, and while there is an alarm.
+        if pin.revoked and self._revocations >= pin.revocations and (pin.forgot or name not in self._live):
+            held = await self._revoked_at(pin.revocations)
+        return pin.forgotten(self._revocations, held)
+
+    async def _revoked_at(self, revision: int) -> str | None:
+        """Digest of the revocation of exactly that revision, in hex; None: it was forgotten, or moved on."""
+        if not isinstance(self._store, Ledger):
+            return None
+        page = await self._store.revocations(revision - 1, 1)
+        return page.entries[0].digest.hex() if page.entries and page.revision == revision else None
+
+    def _pin_revocations(self) -> None:
+        """As far as they are held, or without a denylist as far as the store has them."""
+        seen, newest = self._revocations, ""
+        if self.denylist is not None:
+            seen, newest = self.denylist.revision, self.denylist.newest.hex()
+        for name, pin in self._pins.rings.items():
+            if name in self._live and name not in self._alarms:
+                self._pins.rings[name] = pin.seeing(seen, newest)
+
     def _alarm(self, name: str, problem: str) -> None:
         if name in self._alarms:
             return
         self._alarms[name] = problem
         if pin := self._pins.rings.get(name):
-            self._pins.rings[name] = replace(pin, alarm=pin.alarm or problem)
+            forgot = pin.forgot or "revocations" in problem
+            self._pins.rings[name] = replace(pin, alarm=pin.alarm or problem, forgot=forgot)
         _log.error("ring.rolled_back", profile=name, problem=problem)
 
     async def _load_pins(self) -> None:

@@ -5,7 +5,9 @@ Rules (keys.md, 13):
  2. Older, gone, another document of the same revision, not from the row of its signers, another store: a step back. It stays one, over
     restarts too, until the pinned document itself is back or the rollback is accepted.
  3. To accept is to start a new history, which only who can write a ring can, or to pin what is there, in this file.
- 4. The file is replaced whole, durably, under a lock: several processes of one machine share it, and a newer pin is never lost to an
+ 4. With each ring goes how far the revocations were seen; a ledger behind that is a step back of every ring. It ends as any other: when
+    the newest of the known revocations is back, at its revision, or with a ring's new history.
+ 5. The file is replaced whole, durably, under a lock: several processes of one machine share it, and a newer pin is never lost to an
     older one. A file that is damaged is an alarm too.
 
 The file has a checksum against accidents and no MAC: who can write it can also remove it, and a process without pins trusts what it
@@ -44,10 +46,13 @@ class Pin:
     digest: str  # SHA-256 of the document, in hex
     signer: str  # base64 of the Ed25519 public key
     alarm: str = ""
+    revocations: int = 0  # how far they were seen under this history
+    revoked: str = ""  # digest of the newest of them, in hex; empty: not known
+    forgot: bool = False  # the ledger was found gone back since
 
     @classmethod
     def of(cls, opened: Opened) -> Pin:
-        """The pin of that document."""
+        """The pin of that document, of no revocations."""
         return cls(
             opened.ring.history,
             opened.ring.revision,
@@ -75,6 +80,33 @@ class Pin:
             )
         # Who changed an older document has begun a history of their own, however long it gets.
         return "it goes on from an older state" if self.alarm and found.history == self.history else ""
+
+    def following(self, opened: Opened) -> Pin:
+        """The pin of that newer document. Within one history what was seen of the revocations goes on."""
+        found = Pin.of(opened)
+        return found.seeing(self.revocations, self.revoked) if found.history == self.history else found
+
+    def seeing(self, revision: int, revoked: str) -> Pin:
+        """The pin once the revocations were seen up to there."""
+        return replace(self, revocations=revision, revoked=revoked) if revision > self.revocations else self
+
+    def merged(self, other: Pin) -> Pin:
+        """What two processes of one machine know together; of the same document this one's alarm."""
+        newer, older = (self, other) if other.age <= self.age else (other, self)
+        if newer.history != older.history or newer.revocations >= older.revocations:
+            return newer
+        return replace(newer, revocations=older.revocations, revoked=older.revoked, forgot=older.forgot)
+
+    def forgotten(self, revision: int, held: str | None) -> str:
+        """Why a ledger at that revision is a step back from this pin; empty: it is not.
+
+        `held`: digest of the revocation that it has at the pinned revision, in hex; None: none, or it was not asked (see `doubtful`).
+        """
+        if revision < self.revocations:
+            return f"revocations {revision} after {self.revocations}"
+        if self.revoked and held is not None and held != self.revoked:
+            return "other revocations than those that are known"
+        return "the revocations go on from an older state" if self.forgot and (held is None or not self.revoked) else ""
 
 
 class Pins:
@@ -134,8 +166,7 @@ class Pins:
                 return  # an alarm, here or at the next start: only `replace` writes over it
             merged = dict(found[1])
             for name, pin in wanted[1].items():
-                if name not in merged or merged[name].age <= pin.age:
-                    merged[name] = pin
+                merged[name] = pin.merged(merged[name]) if name in merged else pin
             if merged != found[1] or not self._path.exists():
                 self._put(self.store_id, merged)
         self._written = wanted
@@ -143,7 +174,7 @@ class Pins:
     def replace(self, store_id: str, rings: Mapping[str, Pin | None]) -> None:
         """Pin these instead of whatever was pinned of them (None: nothing), in memory and durably. Raises `OSError`."""
         merged = {} if self.store_id != store_id else dict(self.rings)
-        merged.update({name: replace(pin, alarm="") for name, pin in rings.items() if pin})
+        merged.update({name: replace(pin, alarm="", forgot=False) for name, pin in rings.items() if pin})
         self.store_id = store_id
         self.rings = {name: pin for name, pin in merged.items() if rings.get(name, pin)}
         self.damaged = False

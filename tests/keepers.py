@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sidecar.denylist import Denylist
 from sidecar.keeper import Keeper
 from sidecar.keyring import Role
 from sidecar.kms.file import FileKms, make
@@ -44,14 +45,18 @@ class Fleet:
         kms: dict[Role, Kms] | None = None,
         further: dict[Role, Kms] | None = None,
         state: str = "",
+        listing: bool = False,
     ) -> Keeper:
-        """A process of these roles (none: a keeper). `state`: the name of its directory, where pins are; empty: it has none."""
+        """A process of these roles (none: a keeper). `state`: the name of its directory, where pins are; empty: it has none. `listing`: it holds revocations."""
         pins = None
         if state:
             (self.path / state).mkdir(exist_ok=True)
             pins = Pins(self.path / state / FILE)
         keys = kms or {role: self.kms[role] for role in roles or BOTH}
         store = MemoryStore(self.disk, writable=not roles if writable is None else writable)
-        keeper = Keeper({profile.name: profile}, store, keys, self.clock, further_kms=further, pins=pins)
+        denylist = Denylist(store) if listing else None
+        keeper = Keeper(
+            {profile.name: profile}, store, keys, self.clock, further_kms=further, pins=pins, denylist=denylist
+        )
         await keeper.start()
         return keeper

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.denylist import digest_of
 from sidecar.errors import StaleStateError, UnavailableStoreError
 from sidecar.keeper import WHOLE_SECONDS
 from sidecar.keyring import KeyUse, Role
 from sidecar.pins import FILE, Pin, Pins
+from sidecar.ports import FOREVER, Ended, Revocation
+from tests.hand_clock import START
 from tests.keepers import Fleet
+from tests.stores.memory import MemoryStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,6 +126,114 @@ async def test_without_a_disk_a_restart_forgets(fleet: Fleet) -> None:
     assert (await fleet.start()).alarms() == {}
 
 
+# Revocations
+
+
+async def _revoke(fleet: Fleet, *names: str) -> None:
+    for name in names:
+        digest = digest_of(Ended.TOKEN, "default", name)
+        await MemoryStore(fleet.disk).revoke(Revocation(Ended.TOKEN, digest, FOREVER, int(START) + 10_000))
+
+
+async def _forgetful(fleet: Fleet) -> tuple[Keeper, dict[bytes, tuple[int, Revocation]]]:
+    """A sidecar that saw two revocations, and all of them; the ledger has gone back to the first."""
+    keeper = await fleet.start(state="state", listing=True)
+    await _revoke(fleet, "a", "b")
+    await keeper.refresh()
+    newest = dict(fleet.disk.revoked)
+    fleet.disk.revoked = {digest: each for digest, each in newest.items() if each[0] == 1}
+    fleet.disk.revision = 1
+    return keeper, newest
+
+
+GONE_BACK = {"default": "revocations 1 after 2"}
+
+
+async def test_revocations_that_went_back_are_an_alarm_here_and_over_a_restart(fleet: Fleet) -> None:
+    running, _ = await _forgetful(fleet)
+    await running.refresh()
+    assert (running.alarms(), running.stale("default")) == (GONE_BACK, True)
+    assert running.denylist
+    assert running.denylist.revoked("default", token_id="b", subject="", family="", issued=1)
+    with pytest.raises(StaleStateError, match="gone back"):
+        await _rotate(running)
+    for listing in (True, False):
+        assert (await fleet.start(Role.OPEN, state="state", listing=listing)).alarms() == GONE_BACK
+
+
+async def test_who_starts_after_the_revocations_went_back_knows(fleet: Fleet) -> None:
+    await _forgetful(fleet)
+    assert (await fleet.start(state="state", listing=True)).alarms() == GONE_BACK
+
+
+async def test_newest_revocations_that_are_back_end_the_alarm(fleet: Fleet) -> None:
+    running, newest = await _forgetful(fleet)
+    await running.refresh()
+    fleet.disk.revoked, fleet.disk.revision = newest, 2
+    await _revoke(fleet, "c")
+    await running.refresh()
+    assert (running.alarms(), running.stale("default")) == ({}, False)
+    assert (await fleet.start(state="state", listing=True)).alarms() == {}
+
+
+async def test_revocations_that_went_on_from_an_older_state_stay_an_alarm(fleet: Fleet) -> None:
+    running, _ = await _forgetful(fleet)
+    await running.refresh()
+    await _revoke(fleet, "c", "d", "e")
+    await running.refresh()
+    assert running.stale("default")
+    again = await fleet.start(state="state", listing=True)
+    assert again.alarms() == {"default": "other revocations than those that are known"}
+
+
+async def test_who_starts_when_they_have_gone_on_from_an_older_state_knows(fleet: Fleet) -> None:
+    await _forgetful(fleet)
+    await _revoke(fleet, "c", "d", "e")
+    again = await fleet.start(state="state", listing=True)
+    assert again.alarms() == {"default": "other revocations than those that are known"}
+
+
+async def test_revocations_that_expired_are_no_step_back(fleet: Fleet) -> None:
+    running = await fleet.start(state="state", listing=True)
+    await _revoke(fleet, "a", "b")
+    await running.refresh()
+    fleet.disk.revoked.clear()
+    await running.refresh()
+    for listing in (True, False):
+        assert (await fleet.start(state="state", listing=listing)).alarms() == {}
+
+
+async def test_keeper_accepts_for_all_that_revocations_are_lost(fleet: Fleet) -> None:
+    running, _ = await _forgetful(fleet)
+    other = await fleet.start(Role.OPEN, state="other", listing=True)
+    assert other.alarms() == {}  # it never saw the newer ones
+    validator = await fleet.start(Role.OPEN, listing=True)
+    await running.refresh()
+    operator = await fleet.start(state="state")
+    assert await operator.accept_rollback() == GONE_BACK
+    assert operator.rings()["default"].history == 2
+    for each in (running, other, validator):
+        await each.refresh()
+        assert (each.alarms(), each.rings()["default"].history) == ({}, 2)
+    await _revoke(fleet, "c")
+    for each in (running, other):
+        await each.refresh()
+        assert not each.stale("default")
+    for state in ("state", "other"):
+        assert (await fleet.start(state=state, listing=True)).alarms() == {}
+
+
+async def test_who_cannot_write_accepts_lost_revocations_for_itself_alone(fleet: Fleet) -> None:
+    running, _ = await _forgetful(fleet)
+    await running.refresh()
+    operator = await fleet.start(Role.OPEN, state="state")
+    assert await operator.accept_rollback() == GONE_BACK
+    await running.refresh()
+    assert running.alarms() == {}
+    assert running.rings()["default"].history == 1
+    assert (await fleet.start(state="state", listing=True)).alarms() == {}
+
+
 # Acceptance
 
 
@@ -219,7 +331,9 @@ async def test_file_is_private_and_holds_no_secret(fleet: Fleet) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
     pins = json.loads(path.read_text())["pins"]
     assert pins.keys() == {"store_id", "rings"}
-    assert pins["rings"]["default"].keys() == {"history", "revision", "digest", "signer", "alarm"}
+    assert pins["rings"]["default"].keys() == {
+        "history", "revision", "digest", "signer", "alarm", "revocations", "revoked", "forgot",
+    }  # fmt: skip
 
 
 async def test_file_that_cannot_be_written_leaves_the_pins_in_memory(fleet: Fleet) -> None:

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
             return Code.OK
         if not args.yes:
             print(
-                "nothing was changed. Keys that only the newer state had are lost, and tokens under them are rejected: "
+                "nothing was changed. Keys that only the newer state had are lost, and tokens under them are rejected; "
+                "revocations that only it had are forgotten: "
                 "put the newer state back, or accept the loss with --yes",
                 file=sys.stderr,
             )
