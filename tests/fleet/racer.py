@@ -2,15 +2,18 @@
 
 Each line on standard input is a round: a profile, days by which to be ahead of the real time (so that the last successor is active), and
 the revision that is expected. Each line on standard output is the outcome: OK or the reason. "prune" instead of a revision: destroy what
-is due.
+is due; "consume" or "spend" and a name: the one-time token, or the first refresh token of the family, of that name. Spent: the outcome, and
+the successor that was answered.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 import time
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from sidecar.backends import open_kms, open_store
 from sidecar.config import load
 from sidecar.errors import SidecarError
 from sidecar.keeper import Keeper
-from sidecar.ports import Glance, Store
+from sidecar.ports import FOREVER, Ended, Glance, Ledger, Revocation, Spending, Store
 
 
 class FutureClock:
@@ -49,6 +52,18 @@ def move(store: Any, clock: FutureClock) -> None:
     store.now, store.glance = now_ahead, glance_ahead
 
 
+async def consume(ledger: Ledger, name: str) -> str:
+    consumed = await ledger.consume(sha256(name.encode()).digest()[:16], b"", 2**40)
+    return "OK" if consumed else "TOKEN_ALREADY_CONSUMED"
+
+
+async def spend(ledger: Ledger, name: str) -> str:
+    family = Revocation(Ended.FAMILY, sha256(name.encode()).digest()[:16], FOREVER, 2**40)
+    spending = Spending(family, name, secrets.token_hex(8), first=True, bars=((family.digest, 0),), grace=60.0)
+    spent = await ledger.spend(spending)
+    return f"{spent.turn.name} {spent.successor}"
+
+
 async def race(config_file: str, cluster: list[str]) -> None:
     logs.configure("error")
     config, clock = load(config_file, {}), FutureClock()
@@ -65,10 +80,15 @@ async def race(config_file: str, cluster: list[str]) -> None:
     keeper = Keeper(config.profiles, store, await open_kms(config.keys, store), clock)
     await keeper.start()
     print("ready", flush=True)
+    assert isinstance(store, Ledger) or config.keys.scheme in ("file", "kubernetes")
     while line := await asyncio.to_thread(sys.stdin.readline):
         profile, days, expected = line.split()
         clock.days = float(days)
         try:
+            if profile in ("consume", "spend"):
+                assert isinstance(store, Ledger)
+                print(await (consume if profile == "consume" else spend)(store, expected), flush=True)
+                continue
             if expected == "prune":
                 await keeper.destroy(profile)
             else:

@@ -1,4 +1,4 @@
-"""Ten real processes rotate the same ring at the same moment, over and over: each time one wins, and the ring is whole."""
+"""Ten real processes rotate the same ring, consume or refresh the same token at the same moment, over and over: each time one wins."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -31,6 +32,7 @@ RACERS = 10
 ALL = os.environ.get("TOKENSIDECAR_TEST_ALL") == "true"
 ROUNDS = 1000 if ALL else 100
 API_ROUNDS = 100 if ALL else 10
+DAYS = ROUNDS + 1  # for all of them the same time, past all rotations
 
 pytestmark = pytest.mark.timeout(1800 if ALL else 300)
 
@@ -72,11 +74,15 @@ def _answer(racer: subprocess.Popen[str]) -> str:
     return racer.stdout.readline().strip()
 
 
+def _race(running: list[subprocess.Popen[str]], line: str) -> list[str]:
+    for each in running:
+        _tell(each, line)
+    return sorted(_answer(each) for each in running)
+
+
 def run_round(running: list[subprocess.Popen[str]], profile: str, days: float, revision: int) -> None:
     """One race. AssertionError unless it has one winner."""
-    for each in running:
-        _tell(each, f"{profile} {days} {revision}")
-    outcomes = sorted(_answer(each) for each in running)
+    outcomes = _race(running, f"{profile} {days} {revision}")
     assert outcomes == ["OK"] + ["RING_CHANGED"] * (RACERS - 1), f"{profile} at {revision}: {outcomes}"
 
 
@@ -91,6 +97,18 @@ def run(running: list[subprocess.Popen[str]], rounds: int) -> int:
             assert _answer(running[0]) == "OK"
             revision += 1
     return revision
+
+
+def run_ledger(running: list[subprocess.Popen[str]], rounds: int) -> None:
+    """So many races for one-time tokens, and for refresh tokens. AssertionError unless each has one winner."""
+    for number in range(rounds):
+        assert _race(running, f"consume {DAYS} token{number}") == ["OK"] + ["TOKEN_ALREADY_CONSUMED"] * (RACERS - 1), (
+            number
+        )
+        spent = _race(running, f"spend {DAYS} family{number}")
+        # Who was not first is answered the first one's successor again.
+        assert Counter(each.split()[0] for each in spent) == {"ROTATED": 1, "REPEATED": RACERS - 1}, spent
+        assert len({each.split()[1] for each in spent}) == 1, spent
 
 
 def check(ring: Ring, revision: int) -> None:
@@ -122,6 +140,8 @@ def test_of_ten_processes_that_rotate_at_once_one_wins_each_time(fleet: Fleet, s
     file.write_text(fleet.config("both", store=f"{scheme}:{place}"))
     with racers(str(file)) as running:
         revision = run(running, ROUNDS)
+        if scheme == "sqlite":
+            run_ledger(running, ROUNDS)
     check(asyncio.run(stored(str(file))), revision)
 
 
@@ -135,6 +155,7 @@ def test_the_same_on_postgresql(fleet: Fleet, postgres: Postgres) -> None:
     )
     with racers(str(file)) as running:
         revision = run(running, ROUNDS if ALL else API_ROUNDS)
+        run_ledger(running, ROUNDS)
     check(asyncio.run(stored(str(file))), revision)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from sidecar.database import Database
 from sidecar.errors import DeniedCallerError, UnavailableStoreError
-from sidecar.ports import Document, Member
+from sidecar.ports import FOREVER, Document, Ended, Member, Revocation, Revocations, Spending, Turn
 from sidecar.stores import postgres_schema as schema
 from sidecar.stores.postgres import PostgresStore
 from tests.postgres import NEEDS, Postgres
@@ -236,6 +237,18 @@ async def test_programs_of_two_versions_work_on_one_database(
             assert admin.execute("SELECT version, oldest FROM tokensidecar.store").fetchall() == [(2, 1)]
             assert admin.execute("SELECT note FROM tokensidecar.members").fetchall() == []
         assert await owner.load("default") == await following.load("default") == Document(2, b"two")
+        # What one ends is ended for the other, both ways.
+        for number, (one, other) in enumerate(((before, owner), (following, before)), 1):
+            ended = Revocation(Ended.TOKEN, bytes([number]) * 16, FOREVER, 2**40)
+            assert await one.revoke(ended) == number
+            assert await other.revocations(number - 1, 10) == Revocations(number, (ended,))
+            assert await one.consume(bytes([number]) * 16, b"", 2**40)
+            assert not await other.consume(bytes([number]) * 16, b"", 2**40)
+            family = Revocation(Ended.FAMILY, bytes([16 + number]) * 16, FOREVER, 2**40)
+            spending = Spending(family, "t0", f"t1-{number}", first=True, bars=((family.digest, 0),), grace=10.0)
+            assert (await one.spend(spending)).turn is Turn.ROTATED
+            repeated = await other.spend(replace(spending, successor="another"))
+            assert (repeated.turn, repeated.successor) == (Turn.REPEATED, f"t1-{number}")
     again = await opened(own)
     assert await before.save("default", b"three", expected=2)
     assert await again.save("default", b"four", expected=3)
