@@ -14,6 +14,7 @@ from tests.history.postgres import Cutter, ServerFaults
 from tests.history.record import History
 from tests.history.stage import BOUNDS, Stage
 from tests.history.workload import Clients
+from tests.kms.aws_servers import Aws
 from tests.postgres import Postgres
 
 if TYPE_CHECKING:
@@ -34,16 +35,27 @@ def on_one_machine(count: int) -> Iterator[tuple[Stage, Faults]]:
             yield stage, stage.everything()
 
 
+class _Kms(Aws):
+    """It runs until it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start()
+
+    close = Aws.stop
+
+
 @contextlib.contextmanager
 def on_a_server(count: int) -> Iterator[tuple[Stage, Faults]]:
-    """Sidecars on one PostgreSQL server, through a proxy that can cut, and what breaks there."""
+    """Sidecars on one PostgreSQL server, through a proxy that can cut, with a key of AWS KMS, and what breaks there."""
     with (
         tempfile.TemporaryDirectory(prefix="ts-history-", dir="/tmp") as directory,
         Postgres({"fsync": "on"}) as server,
         Cutter(server.port) as cutter,
+        contextlib.closing(_Kms()) as aws,
     ):
         faults = ServerFaults(server, cutter)
-        with Stage(Path(directory), faults.store, count, faults.further, skew=3) as stage:
+        with Stage(Path(directory), faults.store, count, faults.further, 3, aws) as stage:
             yield stage, [*stage.everything(), *faults.everything(), *faults.everything()]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import random
 import signal
 import time
@@ -12,12 +14,15 @@ import grpc
 from sidecar.failpoints import NAMES
 from sidecar.kms.file import make
 from tests.history.checker import Bounds
+from tests.kms.aws_servers import IDENTITY
 from tests.running import RunningSidecar
 from tests.wrong_clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from tests.kms.aws_servers import Aws
 
 BOUNDS = Bounds(max_staleness=30.0, max_skew=5.0)
 CONFIG = """
@@ -37,7 +42,7 @@ refresh_ttl = "1h"
 
 [keys]
 store = "{store}"
-kek = "file:{kek}"
+kek = "{kek}"
 refresh_interval = "1s"
 propagation = "3s"
 max_staleness = "30s"
@@ -60,16 +65,28 @@ _CHANNEL = (
 
 class Stage:
     """`store`: as in `keys.store`; `further`: more lines of the section; `skew`: clocks are wrong by up to so many seconds, and can jump;
-    None: they are right.
+    None: they are right. `aws`: a running server, whose KMS has the key-encryption key; None: a file has it.
 
     As a context manager: all are ready inside, and gone afterwards.
     """
 
-    def __init__(self, directory: Path, store: str, count: int, further: str = "", skew: int | None = None) -> None:
-        kek = directory / "kek"
-        if not kek.exists():
-            make(kek)
-        self.kek = kek
+    def __init__(
+        self,
+        directory: Path,
+        store: str,
+        count: int,
+        further: str = "",
+        skew: int | None = None,
+        aws: Aws | None = None,
+    ) -> None:
+        self.kek = directory / "kek"
+        self._aws = aws
+        kek, env = f"file:{self.kek}", {}
+        if aws is None:
+            make(self.kek)
+        else:
+            kek, env = f"awskms:{aws.make_key()}", IDENTITY
+            further += f'[keys.aws]\nendpoint = "{aws.endpoint}"\n'
         self._clocks = [] if skew is None else [Clock(directory / f"clock-{number}") for number in range(count)]
         self._skews = [round((skew or 0) * (2 * number / max(count - 1, 1) - 1)) for number in range(count)]
         for clock, seconds in zip(self._clocks, self._skews, strict=False):
@@ -77,7 +94,7 @@ class Stage:
         self.sidecars = [
             RunningSidecar(
                 CONFIG.format(store=store, kek=kek, further=further, audit=directory / f"audit-{number}.jsonl"),
-                env=self._clocks[number].env if self._clocks else None,
+                env={**env, **(self._clocks[number].env if self._clocks else {})},
             )
             for number in range(count)
         ]
@@ -148,6 +165,22 @@ class Stage:
         finally:
             hidden.rename(self.kek)
 
+    def without_kms(self, rng: random.Random) -> None:
+        """The same, where a server has it: nobody can start until it is back."""
+        assert self._aws is not None
+        victim = rng.choice(self.sidecars)
+        self._aws.stop()
+        try:
+            victim.kill()
+            victim.start()
+            time.sleep(rng.uniform(1.0, 4.0))
+            assert all(each.running for each in self.sidecars if each is not victim)
+            assert victim.running is False or not _ready(victim)
+        finally:
+            self._aws.start()
+        victim.kill()
+        self._revive(victim)
+
     def clock_jumped(self, rng: random.Random) -> None:
         """One machine's clock is wrong for a while: it is stale."""
         number = rng.randrange(len(self._clocks))
@@ -177,7 +210,7 @@ class Stage:
             self.kill_at_a_step,
             self.stop,
             self.pause,
-            self.without_kek,
+            self.without_kms if self._aws else self.without_kek,
             self.start_all,
             *([self.clock_jumped] if self._clocks else []),
         ]
@@ -195,3 +228,9 @@ class Stage:
                 self.done.append(fault.__name__)
                 fault(rng)
                 time.sleep(rng.uniform(0.5, 2.0))
+
+
+def _ready(sidecar: RunningSidecar) -> bool:
+    with contextlib.suppress(OSError):
+        return sidecar.get("/readyz")[0] == http.client.OK
+    return False
