@@ -4,7 +4,7 @@ PYTHON ?= python3
 CLAIMS ?=
 UV     := .uv/bin/uv
 BIN    := .venv/bin
-SOURCES := .ci sidecar clients/python/tokensidecar tests
+SOURCES := .ci sidecar clients/python/tokensidecar clients/conformance tests
 export UV_PROJECT_ENVIRONMENT := $(CURDIR)/.venv
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 

@@ -26,6 +26,7 @@ def _present(tool: str) -> bool:
 # Where real processes meet real clocks, on machines that others use too. What fails there is tried once more, and every second try is named at
 # the end of the run; what fails twice has failed.
 REAL_PROCESSES = (
+    "conformance/",
     "deploy/",
     "e2e/",
     "faults/",

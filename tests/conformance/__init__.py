@@ -1,0 +1,1 @@
+"""Every client against the same scenarios: clients/conformance has them, and who plays them."""
