@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from sidecar.audit import Audit, Promise
+from sidecar.commits import Commits
+from sidecar.destroy import Destroy
 from sidecar.duties import CLAIM_SECONDS, DOCUMENT, REKEY_EVERY, Claim, Duties, Duty
 from sidecar.keyring import KeyUse, Role
+from sidecar.policy import Policy
 from sidecar.ports import Document
-from sidecar.profile import DEFAULT
+from sidecar.profile import DEFAULT, refreshing
+from sidecar.rekey import Rekey
+from sidecar.rotate import Rotate
+from sidecar.schedule import Perform
 from tests.keepers import Fleet
 
 if TYPE_CHECKING:
@@ -22,6 +29,17 @@ if TYPE_CHECKING:
 
 DAY = 86400.0
 ROTATE = Duty("default", "rotate", KeyUse.ENCRYPTION)
+
+
+class _Nowhere:
+    promise = Promise.ACCEPTED
+    lost = 0
+
+    def write(self, line: bytes) -> bool:
+        return True
+
+    def pending(self) -> None:
+        return None
 
 
 @pytest.fixture
@@ -119,3 +137,19 @@ async def test_nothing_is_due_while_the_store_has_gone_back(fleet: Fleet) -> Non
     fleet.disk.documents = older
     await _pass(fleet, DAY + 1, keeper)
     assert _duties(keeper).due(keeper.now()) == []
+
+
+async def test_due_key_of_refresh_tokens_is_rotated_for_its_profile(fleet: Fleet) -> None:
+    profile = refreshing(replace(DEFAULT, refresh_ttl=3600, refresh_max_ttl=7200))
+    keeper, commits = await fleet.start(profile=profile), Commits()
+    await _pass(fleet, DAY + 1, keeper)
+    (duty,) = [each for each in _duties(keeper).due(keeper.now()) if each.kind == "rotate"]
+    assert duty == Duty("default.refresh", "rotate", KeyUse.REFRESH)
+    audit, policy = (
+        Audit(_Nowhere(), required=False, salt=bytes(32), now=fleet.clock.wall),
+        Policy({"default": DEFAULT}, {}),
+    )
+    rotate, destroy = Rotate(keeper, policy, audit, commits), Destroy(keeper, policy, audit, commits)
+    changed = await Perform(rotate, destroy, Rekey(keeper, audit, commits))(duty, request_id="a")
+    assert changed
+    assert changed.revision == fleet.disk.documents["default.refresh"].revision == 2
