@@ -53,7 +53,7 @@ const (
 	ErrorReason_TOKEN_ALREADY_CONSUMED ErrorReason = 9
 	// UNAUTHENTICATED. A spent refresh token was presented again: its family is revoked.
 	ErrorReason_REFRESH_REUSED ErrorReason = 10
-	// PERMISSION_DENIED. The transport does not say who is calling.
+	// PERMISSION_DENIED. Neither the transport nor the call's metadata says who is calling.
 	ErrorReason_CALLER_UNIDENTIFIED ErrorReason = 11
 	// PERMISSION_DENIED. This caller may not do this here. An unknown and a forbidden profile look the same.
 	ErrorReason_CALLER_DENIED ErrorReason = 12

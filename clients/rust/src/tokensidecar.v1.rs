@@ -455,7 +455,7 @@ pub enum ErrorReason {
     TokenAlreadyConsumed = 9,
     /// UNAUTHENTICATED. A spent refresh token was presented again: its family is revoked.
     RefreshReused = 10,
-    /// PERMISSION_DENIED. The transport does not say who is calling.
+    /// PERMISSION_DENIED. Neither the transport nor the call's metadata says who is calling.
     CallerUnidentified = 11,
     /// PERMISSION_DENIED. This caller may not do this here. An unknown and a forbidden profile look the same.
     CallerDenied = 12,

@@ -45,7 +45,7 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     REFRESH_REUSED: _ErrorReason.ValueType  # 10
     """UNAUTHENTICATED. A spent refresh token was presented again: its family is revoked."""
     CALLER_UNIDENTIFIED: _ErrorReason.ValueType  # 11
-    """PERMISSION_DENIED. The transport does not say who is calling."""
+    """PERMISSION_DENIED. Neither the transport nor the call's metadata says who is calling."""
     CALLER_DENIED: _ErrorReason.ValueType  # 12
     """PERMISSION_DENIED. This caller may not do this here. An unknown and a forbidden profile look the same."""
     RING_CHANGED: _ErrorReason.ValueType  # 13
@@ -100,7 +100,7 @@ TOKEN_ALREADY_CONSUMED: ErrorReason.ValueType  # 9
 REFRESH_REUSED: ErrorReason.ValueType  # 10
 """UNAUTHENTICATED. A spent refresh token was presented again: its family is revoked."""
 CALLER_UNIDENTIFIED: ErrorReason.ValueType  # 11
-"""PERMISSION_DENIED. The transport does not say who is calling."""
+"""PERMISSION_DENIED. Neither the transport nor the call's metadata says who is calling."""
 CALLER_DENIED: ErrorReason.ValueType  # 12
 """PERMISSION_DENIED. This caller may not do this here. An unknown and a forbidden profile look the same."""
 RING_CHANGED: ErrorReason.ValueType  # 13

@@ -101,7 +101,7 @@ export enum ErrorReason {
   REFRESH_REUSED = 10,
 
   /**
-   * PERMISSION_DENIED. The transport does not say who is calling.
+   * PERMISSION_DENIED. Neither the transport nor the call's metadata says who is calling.
    *
    * @generated from enum value: CALLER_UNIDENTIFIED = 11;
    */

@@ -26,7 +26,7 @@ public enum Reason {
     TOKEN_ALREADY_CONSUMED,
     /** A spent refresh token was presented again: its family is revoked. */
     REFRESH_REUSED,
-    /** The transport does not say who is calling. */
+    /** Neither the transport nor the call's metadata says who is calling. */
     CALLER_UNIDENTIFIED,
     /** This caller may not do this here. */
     CALLER_DENIED,

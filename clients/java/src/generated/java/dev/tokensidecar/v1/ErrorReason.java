@@ -109,7 +109,7 @@ public enum ErrorReason
   REFRESH_REUSED(10),
   /**
    * <pre>
-   * PERMISSION_DENIED. The transport does not say who is calling.
+   * PERMISSION_DENIED. Neither the transport nor the call's metadata says who is calling.
    * </pre>
    *
    * <code>CALLER_UNIDENTIFIED = 11;</code>
@@ -288,7 +288,7 @@ public enum ErrorReason
   public static final int REFRESH_REUSED_VALUE = 10;
   /**
    * <pre>
-   * PERMISSION_DENIED. The transport does not say who is calling.
+   * PERMISSION_DENIED. Neither the transport nor the call's metadata says who is calling.
    * </pre>
    *
    * <code>CALLER_UNIDENTIFIED = 11;</code>
