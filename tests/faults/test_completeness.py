@@ -153,7 +153,9 @@ class Clients:
                     verb, method, request = (
                         "issue",
                         stub.Issue,
-                        pb.IssueRequest(profile=kind, subject="u", audiences=["orders"]),
+                        pb.IssueRequest(
+                            profile=kind, subject="u", audiences=["orders"], with_refresh_token=kind == "session"
+                        ),
                     )
                 else:
                     verb, method, request = "issue", stub.Issue, issue
