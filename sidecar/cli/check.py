@@ -119,6 +119,7 @@ def effective(config: Config) -> str:
         f'max_staleness = "{spell(staleness)}"',
         f'max_skew = "{spell(first.max_skew)}"',
         f'refresh_interval = "{spell(keys.refresh_interval)}"',
+        f"settings_revision = {first.settings_revision}",
         *(["", "[keys.aws]", *(f"{name} = {_toml(value)}" for name, value in keys.aws.items())] if keys.aws else []),
         *_service_accounts(config.service_accounts),
         *_database(keys.database),
@@ -128,10 +129,17 @@ def effective(config: Config) -> str:
         "[audit]",
         f"sink = {_toml(config.audit.sink)}",
         f"required = {_toml(config.audit.required)}",
+        f"names = {_toml(config.audit.names)}",
+        *([f"salt = {_toml(config.audit.salt)}"] if config.audit.salt else []),
         "",
         "[log]",
         f"level = {_toml(config.log_level)}",
         f"format = {_toml(config.log_format)}",
+        *(
+            ["", "[traces]", f"endpoint = {_toml(config.traces.endpoint)}", f"ratio = {config.traces.ratio}"]
+            if config.traces.endpoint
+            else []
+        ),
     ]
     return "\n".join(lines) + "\n"
 
@@ -170,6 +178,9 @@ def _profile(profile: Profile) -> list[str]:
         f'proof_age = "{spell(profile.proof_age)}"',
         f"proof_replay = {_toml(profile.proof_replay)}",
         f'max_staleness = "{spell(profile.max_staleness)}"',
+        *([] if profile.imported else [f"one_time = {_toml(profile.one_time)}"]),
+        *([f'refresh_ttl = "{spell(profile.refresh_ttl)}"'] if profile.refresh_ttl else []),
+        *([f'refresh_max_ttl = "{spell(profile.refresh_max_ttl)}"'] if profile.refresh_ttl else []),
         *([] if profile.imported else [f"published = {_toml(profile.published)}"]),
         *_migration(profile),
     ]
