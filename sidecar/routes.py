@@ -4,7 +4,8 @@ Rules:
  1. A request is judged by the first route that it matches, by host, path, method and the gateway's own context. None: denied.
  2. Paths are matched in normal form: the query is left out and escapes of unreserved characters are undone (RFC 3986 section 6.2.2.2). A path
     that two servers could read differently is refused before any route is looked for: dot segments, empty segments, backslashes, encoded
-    slashes, backslashes or percent signs before digits, path parameters (`;`), control and non-ASCII characters.
+    slashes, backslashes or percent signs before digits, path parameters (`;`), control and non-ASCII characters, and escapes that are not
+    UTF-8 (`%c0%af` is a slash to some).
  3. A pattern is a path, which also matches with a slash at its end, or ends in `/*`, which matches the path before it and all below.
  4. The credential stands in one of the places that the route names, once. Two of them, or one twice, are refused.
 """
@@ -15,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from urllib.parse import unquote_to_bytes
 
 AUTHORIZATION, DPOP, COOKIE = "authorization", "dpop", "cookie"
 
@@ -130,7 +132,7 @@ def normal_path(target: str) -> str:
     if not _PATH(path) or _AMBIGUOUS(path):
         raise AmbiguousRequestError("route.path")
     path = _ESCAPE.sub(lambda found: _plain(found[1]), path)
-    if _AMBIGUOUS(path):  # %2e%2e
+    if _AMBIGUOUS(path) or not _is_utf8(path):  # the former: %2e%2e
         raise AmbiguousRequestError("route.path")
     return path
 
@@ -138,7 +140,7 @@ def normal_path(target: str) -> str:
 def normal_host(host: str) -> str:
     """The host of an authority, in lower case, without port and the dot at its end; `AmbiguousRequestError`: it is none."""
     name = re.sub(r":[0-9]{1,5}$", "", host.lower()).removesuffix(".")
-    if not _HOST(name):
+    if not host.isascii() or not _HOST(name):  # the Kelvin sign is k in lower case
         raise AmbiguousRequestError("route.host")
     return name
 
@@ -200,6 +202,14 @@ def is_pattern(text: str) -> bool:
         )
     except AmbiguousRequestError:
         return False
+
+
+def _is_utf8(path: str) -> bool:
+    try:
+        unquote_to_bytes(path).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _plain(digits: str) -> str:

@@ -43,12 +43,9 @@ class Headers:
         """What to change of the request: `put` is set, the credentials of the places `gone` and every other header of ours taken out."""
         out = set(self._names) | {name for name in request.headers if _spelled(name) in self._spelled}
         put, lost = dict(put), list(gone)
-        for place in lost:
-            match place.kind:
-                case "bearer" | "dpop":
-                    out |= {AUTHORIZATION, DPOP}
-                case "header":
-                    out |= {place.name, DPOP}
+        if lost:  # wherever the token stood: nobody has looked at what else is in these
+            out |= {AUTHORIZATION, DPOP}
+        out |= {place.name for place in lost if place.kind == "header"}
         if names := [place.name for place in lost if place.kind == "cookie"]:
             before = request.headers.get(COOKIE, "")
             left = without_cookie(before, names)

@@ -58,6 +58,7 @@ def test_a_path_has_one_normal_form(target: str, path: str) -> None:
     [
         *("", "*", "a", "http://x/", "//a", "/a//b", "/.", "/..", "/a/../b", "/a/./b", "/%2e%2e/a", "/a/%2E", "/a%2fb", "/a%5Cb", "/a\\b"),
         *("/a;b", "/a%3Bb", "/a%00", "/a%1f", "/a%7f", "/a b", "/a#b", "/é", "/a%", "/a%g0", "/a%2", "/%252e", "/a\tb", '/"', "/%2525"),
+        *("/a/%c0%ae%c0%ae/b", "/a%C0%AFb", "/a%e0%80%afb", "/%ff", "/a%25%41%31"),
     ],
 )  # fmt: skip
 def test_a_path_that_could_be_read_in_two_ways_is_refused(target: str) -> None:
@@ -77,7 +78,7 @@ def test_no_reader_finds_another_place_behind_a_normal_path(rest: str) -> None:
         assert not set(decoded) & {"\\", ";", "\0"}
 
 
-@pytest.mark.parametrize("host", ["", "a b", "a/b", "a@b", "é", "[::1", "a:99999999", "-", "a,b"])
+@pytest.mark.parametrize("host", ["", "a b", "a/b", "a@b", "é", "[::1", "a:99999999", "-", "a,b", "\u212a.example"])
 def test_what_is_no_host_is_refused(host: str) -> None:
     with pytest.raises(AmbiguousRequestError):
         normal_host(host)
@@ -169,6 +170,16 @@ def test_headers_that_routes_fill_are_taken_out_in_every_spelling() -> None:
     asked = Request("GET", "https", "a", "/", {"x_user-id": "1", "x_user_id": "2", "x-user": "3"})
     assert headers.changes(asked, {}).out == ("x-user-id", "x_user-id", "x_user_id")
     assert headers.changes(asked, {"x-user-id": "4"}).out == ("x_user-id", "x_user_id")
+
+
+@pytest.mark.parametrize("kind", ["bearer", "dpop", "header", "cookie"])
+def test_where_a_token_is_taken_out_so_is_every_other_credential_that_nobody_looked_at(kind: str) -> None:
+    place = Place(kind, "x-token" if kind in ("header", "cookie") else "")
+    asked = Request("GET", "https", "a", "/", {"authorization": "Bearer other", "dpop": "proof", "cookie": "x-token=t"})
+    out = Headers([]).changes(asked, {}, [place]).out
+    assert {"authorization", "dpop"} <= set(out)
+    phantom = {"authorization": "Bearer phantom"}
+    assert "authorization" not in Headers([]).changes(asked, phantom, [place]).out
 
 
 # -- the file

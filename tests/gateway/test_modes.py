@@ -81,6 +81,8 @@ def test_a_token_in_a_cookie_goes_and_other_cookies_stay(stack: Stack) -> None:
     assert answer.upstream("cookie") == ["a=1; b=2"]
     assert ask(stack.envoy.port, "/cookie/a", ("Cookie", f"session={token}")).upstream("cookie") == []
     assert ask(stack.envoy.port, "/cookie/a", ("Cookie", "a=1"), bearer(token)).status == 401
+    beside = ask(stack.envoy.port, "/cookie/a", ("Cookie", f"session={token}"), ("Authorization", "Bearer other"))
+    assert beside.upstream("authorization") == []
 
 
 def test_a_token_in_a_header_of_its_own_is_taken_out(stack: Stack) -> None:
