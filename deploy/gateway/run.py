@@ -43,7 +43,8 @@ REVOKED = """
 
 def main() -> int:
     """Run it until it is told to end."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, lambda *_: sys.exit(0))
     ports = {port: str(_free()) if "--free-ports" in sys.argv else port for port in PORTS}
     for port, whose in PORTS.items():
         if not _is_free(int(ports[port])):
@@ -56,6 +57,8 @@ def main() -> int:
         except KeyboardInterrupt:
             return 0
         finally:
+            for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(ending, signal.SIG_IGN)  # a second one would leave the rest running
             for process in reversed(started):
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGTERM)
