@@ -2,7 +2,8 @@
 
 The same Envoy answers by itself (`direct_response`), so that no app is measured: without any question, with a question to an empty
 ext_authz server on the same stack as the sidecar's, and with a question to the sidecar, by each mode. One request at a time for latency,
-64 at once for throughput, in alternating rounds, by h2load over HTTP/2. Memory is the sidecar's, before and after.
+64 at once for throughput, in alternating rounds, by h2load over HTTP/2. Memory is the sidecar's, before and after. Writes envoy.json and the
+table in sidecar/envoy/README.md; `--table` writes the table alone, of the envoy.json that is there. About two minutes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ from tests.gateway.envoys import RunningEnvoy, Tree
 from tests.running import RunningSidecar, free_port
 
 HERE = Path(__file__).parent
+README = HERE.parent.parent / "sidecar/envoy/README.md"
+BEGIN, END = "<!-- figures: made by python -m tests.bench.envoy -->\n", "\n<!-- end of figures -->"
 ROUNDS = 5
 LATENCY_REQUESTS, LOAD_REQUESTS = 500, 2_000
 MODES = ("strip", "claims", "phantom", "pass")
@@ -155,17 +158,41 @@ def main() -> int:
         **memory,
     }
     (HERE / "envoy.json").write_text(json.dumps(results, indent=1) + "\n")
-    print("| request | p50 ms | p99 ms | added p50 | added p99 | requests/s, 64 at once |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    base = row(times[NONE], rates[NONE])
-    for name, found in times.items():
-        one = row(found, rates[name])
-        added = (f"{one[p] - base[p]:.2f}" if name != NONE else "" for p in ("p50_ms", "p99_ms"))
-        print(
-            f"| {name} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | {' | '.join(added)} | {one['per_second']:,.0f} |"
-        )
-    print(json.dumps(memory))
+    write(results)
+    print(table(results))
     return 0
+
+
+def table(results: dict[str, Any]) -> str:
+    """The figures as the README has them."""
+    base = results["rows"][NONE]
+    lines = [
+        "| request | p50 ms | p99 ms | added p50 | added p99 | requests/s, 64 at once |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, one in results["rows"].items():
+        added = (f"{one[p] - base[p]:.2f}" if name != NONE else "" for p in ("p50_ms", "p99_ms"))
+        shown = f"`{name}`" if name in MODES else name
+        lines.append(
+            f"| {shown} | {one['p50_ms']:.2f} | {one['p99_ms']:.2f} | {' | '.join(added)} | {one['per_second']:,.0f} |"
+        )
+    busy = f"load average {results['load_average']:.0f} at the end"
+    return (
+        "\n".join(lines)
+        + f"\n\n{results['date']}, {results['cpu']}, {results['cores']} cores, {busy}, Python {results['python']}, "
+        + f"grpcio {results['grpcio']}; `{results['command']}`. Resident memory: the sidecar {results['sidecar_mb_ready']:.0f} MB when ready and "
+        + f"{results['sidecar_mb_after']:.0f} MB after it, Envoy {results['envoy_mb']:.0f} MB."
+    )
+
+
+def write(results: dict[str, Any]) -> None:
+    """The table, into its place in the README; ValueError: it has none."""
+    text = README.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{README} has no place for the figures")
+    README.write_text(f"{before}{begin}{table(results)}{end}{after}")
 
 
 def row(times: list[float], rates: list[float]) -> dict[str, float]:
@@ -177,5 +204,7 @@ def row(times: list[float], rates: list[float]) -> dict[str, float]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--empty"]:
         uvloop.run(serve_nothing(sys.argv[2]))
+    elif sys.argv[1:2] == ["--table"]:
+        write(json.loads((HERE / "envoy.json").read_text()))
     else:
         sys.exit(main())
