@@ -506,6 +506,19 @@ def test_a_program_that_closes_nothing_ends(sidecar: RunningSidecar, ending: str
     assert done.returncode == ("raise" in ending)
 
 
+def test_a_program_that_is_interrupted_while_it_connects_ends() -> None:
+    program = (
+        "import signal, socket, threading, os, time\n"
+        "import tokensidecar\n"
+        "quiet = socket.create_server(('127.0.0.1', 0))\n"  # takes connections, and says nothing
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "tokensidecar.connect(f'127.0.0.1:{quiet.getsockname()[1]}', start_timeout=20)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=15, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+
+
 def test_the_readme_runs(sidecar: RunningSidecar, tmp_path: Path) -> None:
     readme = (ROOT / "clients/python/README.md").read_text(encoding="utf-8")
     blocks = [block.partition("```")[0] for block in readme.split("```python\n")[1:]]

@@ -43,7 +43,7 @@ REVOKED = """
 
 def main() -> int:
     """Run it until it is told to end."""
-    for ending in (signal.SIGTERM, signal.SIGHUP):
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ending, lambda *_: sys.exit(0))
     ports = {port: str(_free()) if "--free-ports" in sys.argv else port for port in PORTS}
     for port, whose in PORTS.items():

@@ -109,6 +109,9 @@ def _open(
                 )
     except queue.Empty:
         pass
+    except BaseException:  # interrupted: a channel that nobody closes can hold up the program's end for ever
+        channel.close()
+        raise
     finally:
         channel.unsubscribe(heard)
     channel.close()

@@ -164,19 +164,41 @@ async fn sidecar_tells_invalid_requests_and_denied_callers_apart() {
 
 #[tokio::test]
 #[ignore = "needs a running sidecar"]
-async fn what_the_sidecar_does_not_serve_yet_is_said_so() {
+async fn a_revoked_token_is_rejected_and_is_no_refresh_token() {
     let [client, _] = clients().await;
-    let token = client.issue(want()).await.unwrap();
-    for error in [
-        client.refresh(RefreshRequest::new(&token.token)).await.unwrap_err(),
-        client.revoke(RevokeRequest::new(&token.token)).await.unwrap_err(),
-    ] {
-        assert!(matches!(error, Error::Failed { .. }), "{error}");
-        assert_eq!(
-            (error.answer().code, error.answer().reason),
-            (Code::Unimplemented, Reason::NotImplemented)
-        );
-    }
+    let token = client.issue(want()).await.unwrap().token;
+    let refreshed = client.refresh(RefreshRequest::new(&token)).await.unwrap_err();
+    assert!(
+        matches!(
+            refreshed,
+            Error::Rejected {
+                reason: Reason::TokenInvalid,
+                ..
+            }
+        ),
+        "{refreshed}"
+    );
+    client.revoke(RevokeRequest::new(&token)).await.unwrap();
+    let validated = client
+        .validate(ValidateRequest::new(&token, ["orders"]))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            validated,
+            Error::Rejected {
+                reason: Reason::TokenRevoked,
+                ..
+            }
+        ),
+        "{validated}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "needs a running sidecar"]
+async fn a_profile_without_refresh_tokens_says_so() {
+    let [client, _] = clients().await;
     let error = client.issue(want().with_refresh_token()).await.unwrap_err();
     let Error::InvalidRequest { fields, .. } = &error else {
         panic!("{error}")

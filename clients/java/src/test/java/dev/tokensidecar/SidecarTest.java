@@ -140,17 +140,22 @@ class SidecarTest {
     }
 
     @Test
-    void whatTheSidecarDoesNotServeYetIsSaidSo() {
+    void aRevokedTokenIsRejectedAndIsNoRefreshToken() {
         Client client = Over.SOCKET.client();
         String token = client.issue(WANT).token();
-        for (FailedException error : List.of(
-                assertThrows(FailedException.class, () -> client.refresh(RefreshRequest.of(token))),
-                assertThrows(FailedException.class, () -> client.revoke(RevokeRequest.of(token))))) {
-            assertEquals(Status.Code.UNIMPLEMENTED, error.code());
-            assertEquals(Reason.NOT_IMPLEMENTED, error.reason());
-        }
-        InvalidRequestException error =
-                assertThrows(InvalidRequestException.class, () -> client.issue(WANT.withRefreshToken()));
+        RejectedException refreshed =
+                assertThrows(RejectedException.class, () -> client.refresh(RefreshRequest.of(token)));
+        assertEquals(Reason.TOKEN_INVALID, refreshed.reason());
+        client.revoke(RevokeRequest.of(token));
+        RejectedException validated =
+                assertThrows(RejectedException.class, () -> client.validate(ValidateRequest.of(token, "orders")));
+        assertEquals(Reason.TOKEN_REVOKED, validated.reason());
+    }
+
+    @Test
+    void aProfileWithoutRefreshTokensSaysSo() {
+        InvalidRequestException error = assertThrows(
+                InvalidRequestException.class, () -> Over.SOCKET.client().issue(WANT.withRefreshToken()));
         assertEquals("with_refresh_token", error.fields().get(0).name());
     }
 
