@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -27,6 +26,7 @@ from sidecar.revoke_keys import RevokeKeys
 from sidecar.rotate import Rotate
 from sidecar.rpc import messages
 from sidecar.rpc.boundary import BATCH_BYTES, Boundary, Call, Door, RequestT
+from sidecar.rpc.turns import Turns
 from sidecar.validate import Demand, Judged, Validate
 
 ITEMS = 1000
@@ -56,6 +56,8 @@ class Verbs:
     keys: Keys
     fresh_id: Callable[[], str]
     """A random token id, at least 128 bits."""
+    turns: Turns = field(default_factory=Turns)
+    """Of the batches of every address: they share one event loop."""
 
 
 def token_service(verbs: Verbs, boundary: Boundary, door: Door) -> grpc.GenericRpcHandler:
@@ -132,7 +134,7 @@ class _TokenServicer:
                 result.error.CopyFrom(messages.item_error(error))
 
         # All drafts first: the answer's size is judged before the first token exists.
-        drafts = await _each(call, call.request.requests, draft)
+        drafts = await _each(call, self._verbs.turns, call.request.requests, draft)
         size = sum(messages.issued_size(d) if isinstance(d, Draft) else d.ByteSize() + 8 for d in drafts)
         if size > BATCH_BYTES:
             raise InvalidRequestError(
@@ -141,7 +143,7 @@ class _TokenServicer:
                     f"the answer would have about {size} bytes; at most {BATCH_BYTES} are allowed, so send fewer",
                 )
             )
-        await _each(call, drafts, make)
+        await _each(call, self._verbs.turns, drafts, make)
         return response
 
     async def batch_validate(self, call: Call[pb.BatchValidateRequest]) -> pb.BatchValidateResponse:
@@ -170,12 +172,13 @@ class _TokenServicer:
                 result.error.CopyFrom(messages.item_error(error))  # instead of the response: a oneof
 
         # All are judged first: the answer's size is known before the first token is consumed. An error is no larger than what it replaces.
-        await _each(call, call.request.requests, judge)
+        await _each(call, self._verbs.turns, call.request.requests, judge)
         if response.ByteSize() > BATCH_BYTES:
             raise InvalidRequestError(
                 Violation("requests", f"the answer has more than {BATCH_BYTES} bytes; send fewer tokens at once")
             )
-        await _each(call, unsettled, settle)
+        if unsettled:
+            await _each(call, self._verbs.turns, unsettled, settle)
         return response
 
     async def refresh(self, call: Call[pb.RefreshRequest]) -> pb.RefreshResponse:
@@ -316,15 +319,16 @@ def _count(items: int) -> int:
 
 
 async def _each(
-    call: Call[RequestT], items: Iterable[ItemT], work: Callable[[ItemT], Awaitable[ResultT]]
+    call: Call[RequestT], turns: Turns, items: Iterable[ItemT], work: Callable[[ItemT], Awaitable[ResultT]]
 ) -> list[ResultT]:
     """The results in order. After each slice of work others get their turn, and a caller that has gone is noticed."""
     results = []
+    await turns.next()
     until = time.perf_counter() + SLICE
     for item in items:
         results.append(await work(item))
         if time.perf_counter() > until:
-            await asyncio.sleep(0)
+            await turns.next()
             call.alive()
             until = time.perf_counter() + SLICE
     return results

@@ -108,7 +108,7 @@ async def _measured(app: App, profile: str) -> dict[str, float]:
 
     def recorded() -> None:
         with app._audit.decision(CALLER, Verb.ISSUE, profile, "r") as decision:
-            decision.facts.update(verbs.issue._facts(issued))
+            decision.facts.update(verbs.issue.facts(issued))
 
     steps: dict[str, Callable[[], object]] = {
         "unpack Validate's request": lambda: messages.demand(pb.ValidateRequest.FromString(check.SerializeToString())),
