@@ -15,6 +15,8 @@ from tokensidecar.tls import Metadata, Tls, along
 
 ATTEMPT = 1.0  # seconds for one address in one round: a silent one must not keep the others waiting
 
+WATCHING = 0.25  # seconds; grpcio looks each 0.2 whether anybody still wants to hear of a channel's state
+
 _RETRIES = {
     "methodConfig": [
         {
@@ -95,27 +97,36 @@ def _open(
     states: queue.SimpleQueue[grpc.ChannelConnectivity] = queue.SimpleQueue()
     heard = states.put
     channel.subscribe(heard, try_to_connect=True)
-    end = time.monotonic() + seconds
+    end, ready = time.monotonic() + seconds, False
     try:
         while (left := end - time.monotonic()) > 0:
             state = states.get(timeout=left)
             if state is grpc.ChannelConnectivity.READY:
+                ready = True
                 return channel, ""
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                channel.close()
                 return (
                     None,
                     f"what listens there does not speak gRPC{' over TLS with these certificates' if tls else ''}",
                 )
     except queue.Empty:
         pass
-    except BaseException:  # interrupted: a channel that nobody closes can hold up the program's end for ever
-        channel.close()
-        raise
     finally:
         channel.unsubscribe(heard)
-    channel.close()
+        if not ready:
+            _let_go(channel)
     return None, "no answer in time"
+
+
+def _let_go(channel: grpc.Channel) -> None:
+    """Close it when its watching thread has ended: a close that waits for that, and is interrupted, never ends."""
+    try:
+        time.sleep(WATCHING)
+    except BaseException:
+        time.sleep(WATCHING)
+        raise
+    finally:
+        channel.close()
 
 
 def _unreachable(address: Address, seconds: float) -> str | None:
