@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 RACERS = 10
 ALL = os.environ.get("TOKENSIDECAR_TEST_ALL") == "true"
-ROUNDS = 1000 if ALL else 100
+ROUNDS = 1000 if ALL else 40
 API_ROUNDS = 100 if ALL else 10
 DAYS = ROUNDS + 1  # for all of them the same time, past all rotations
 
