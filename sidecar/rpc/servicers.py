@@ -31,7 +31,7 @@ from sidecar.validate import Demand, Judged, Validate
 
 ITEMS = 1000
 PAGE, PAGE_MOST = 100, 1000
-SLICE = 0.001  # seconds of a batch's work before the loop may turn to others
+SLICE = 0.0003  # seconds of a batch's work before the loop may turn to others
 
 _KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,64}").fullmatch
 

@@ -38,7 +38,7 @@ from tests.running import SERVE, RunningSidecar
 HERE = Path(__file__).parent
 FILE = HERE / "effect.json"
 SIDECARS = 10
-REVOCATIONS, ROTATIONS = 40, 8
+REVOCATIONS, ROTATIONS = 25, 4
 SPENDS, BATCH = 100_000, 100
 MILLION = 1_000_000
 CONFIG = """
