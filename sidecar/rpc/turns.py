@@ -28,7 +28,8 @@ class Turns:
         await turn
 
     def _grant(self, loop: asyncio.AbstractEventLoop) -> None:
-        while self._waiting and (turn := self._waiting.popleft()):
+        while self._waiting:
+            turn = self._waiting.popleft()
             if not turn.done():  # a task that was cancelled waits no more
                 turn.set_result(None)
                 break
